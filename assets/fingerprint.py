@@ -1,0 +1,75 @@
+"""The fingerprint of the code behind a recipe: the AST of its modules, without comments and docstrings."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from functools import cache
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ("assets", "resources")
+
+# What every recipe stands on but none is made by: reading specs, keys, storing, reporting, starting processes.
+# Their values reach a key as ingredients; their code decides how an artifact is kept, not what is in it.
+NEUTRAL = ("assets.experiment", "assets.stage", "assets.fingerprint", "resources.errors", "resources.progress", "resources.store")
+
+
+@cache
+def code_fingerprint(module: str) -> str:
+    """sha256 over `module` and every first-party module it imports, anywhere in it, however deep."""
+    digest = hashlib.sha256()
+    for name in sorted(implementing_modules(module)):
+        tree = _without_docstrings(ast.parse(_file(name).read_bytes()))
+        digest.update(f"{name}\n{ast.dump(tree)}\n".encode())
+    return digest.hexdigest()
+
+
+@cache
+def implementing_modules(module: str) -> frozenset[str]:
+    """`module` and the first-party modules it reaches by imports or names as a string (Olive's package config)."""
+    found: set[str] = set()
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in found or _neutral(name):
+            continue
+        found.add(name)
+        waiting.extend(_mentions(name))
+    return frozenset(found)
+
+
+def _neutral(module: str) -> bool:
+    return any(module == name or module.startswith(name + ".") for name in NEUTRAL)
+
+
+def _mentions(module: str) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(_file(module).read_bytes())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names.add(node.value)
+    return {name for name in names if name.partition(".")[0] in PACKAGES and _is_module(name)}
+
+
+def _is_module(name: str) -> bool:
+    return all(part.isidentifier() for part in name.split(".")) and _file(name).is_file()
+
+
+def _file(module: str) -> Path:
+    path = ROOT.joinpath(*module.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+def _without_docstrings(tree: ast.Module) -> ast.Module:
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        first = node.body[0] if node.body else None
+        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            node.body = node.body[1:] or [ast.Pass()]
+    return tree

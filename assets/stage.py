@@ -1,0 +1,138 @@
+"""The Stage protocol: spec + inputs → key → produce(folder).
+
+A recipe is anything the store can build under a key. Three kinds exist: a Source brings an external input in,
+a Stage stands behind an asset, a Part is a piece of a stage with a key of its own, so that it is built less often.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, ClassVar
+
+from assets.experiment import Experiment, Spec
+from assets.fingerprint import code_fingerprint
+from resources.errors import ConfigurationError
+from resources.progress import Progress
+from resources.store.digests import FileDigests
+from resources.store.keys import Key
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One attempt to produce an artifact.
+
+    folder: empty; what lies here at the end becomes the artifact.
+    scratch: kept when an attempt of the same key is interrupted, so that the next one can go on from it.
+    inputs: input name → folder of its artifact, read-only.
+    device: "cpu" or "cuda".
+    """
+
+    folder: Path
+    scratch: Path
+    inputs: Mapping[str, Path]
+    progress: Progress
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What people see of an artifact: numbers, tables (list of rows), plots (PNG bytes) and texts (markdown)."""
+
+    numbers: Mapping[str, float | int] = field(default_factory=dict)
+    tables: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
+    plots: Mapping[str, bytes] = field(default_factory=dict)
+    texts: Mapping[str, str] = field(default_factory=dict)
+
+
+class Recipe(ABC):
+    """What the store can build under a key: a name, its spec, its inputs, the code and tools that make it."""
+
+    name: ClassVar[str]
+    made_from: ClassVar[tuple[str, ...]] = ()
+    tools: ClassVar[tuple[str, ...]] = ()
+    heavy: ClassVar[bool] = True  # runs in a child process
+
+    def __init__(self, experiment: Experiment) -> None:
+        self.experiment = experiment
+
+    @abstractmethod
+    def fields(self) -> Mapping[str, Any]:
+        """The spec fields that decide the artifact, as JSON values."""
+
+    @abstractmethod
+    def produce(self, attempt: Attempt) -> None:
+        """Leave the artifact in `attempt.folder`."""
+
+    def facts(self, folder: Path) -> Facts:
+        """What people see of the artifact in `folder`; reads what `produce` left, imports nothing heavy."""
+        return Facts()
+
+    def own_ingredients(self) -> dict[str, Any]:
+        """The ingredients less the inputs: what Dagster calls the code version."""
+        return {
+            "recipe": self.name,
+            **{f"spec.{name}": value for name, value in self.fields().items()},
+            "code": code_fingerprint(type(self).__module__),
+            **{f"tool.{tool}": tool_version(tool) for tool in self.tools},
+        }
+
+    def code_version(self) -> str:
+        return Key(self.own_ingredients()).id
+
+    def key(self, inputs: Mapping[str, str]) -> Key:
+        """The key for `inputs`: input name → data version, one for each name in `made_from`."""
+        return Key(self.own_ingredients() | {f"input.{name}": inputs[name] for name in self.made_from})
+
+
+class Source(Recipe):
+    """An external input: `identity` says cheaply what it is now, `produce` brings it into a folder.
+
+    Its data version is the id of `source_key`: what it is, and the code and tools that bring it in.
+    """
+
+    @abstractmethod
+    def identity(self, digests: FileDigests) -> str:
+        """What the input is now (a content digest, a commit); a missing one is a ConfigurationError naming its key."""
+
+    def source_key(self, digests: FileDigests) -> Key:
+        return Key(self.own_ingredients() | {"input.external": self.identity(digests)})
+
+
+class Stage(Recipe):
+    """The pure part behind an asset; `made_from` names other stages and sources."""
+
+    def spec(self) -> Spec:
+        return getattr(self.experiment, self.name)
+
+    def fields(self) -> Mapping[str, Any]:
+        return self.spec().key_fields()
+
+    def check(self) -> None:
+        """Raise a ConfigurationError for values that cannot work, as far as is seen without running anything."""
+
+    def parts(self) -> tuple[type[Part], ...]:
+        """The parts that `produce` finds in `attempt.inputs` under their names, beside `made_from`."""
+        return ()
+
+
+class Part(Recipe):
+    """A piece of a stage with a key of its own; `made_from` is a subset of its stage's."""
+
+
+@cache
+def tool_version(tool: str) -> str:
+    """The installed version of the first distribution of `tool` ("a|b" names alternatives), without a build label.
+
+    The label is where it runs (torch 2.13.0+cpu, +cu130), which is provenance and not an ingredient.
+    """
+    for distribution in tool.split("|"):
+        try:
+            return version(distribution).partition("+")[0]
+        except PackageNotFoundError:
+            continue
+    raise ConfigurationError(f"the package {tool}", "no installation", "the version in constraints.txt", "run make run")

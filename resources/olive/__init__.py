@@ -1,0 +1,1 @@
+"""The only importer of olive: run configs in, folders out."""

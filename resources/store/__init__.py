@@ -1,0 +1,1 @@
+"""Content-addressed artifact store: blobs, manifests, keys and the trees that stages read."""

@@ -1,0 +1,27 @@
+"""Fixtures every test may use; heavy ones are made once a session."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import pytest
+
+from tests.tiny_models import save_tiny_model
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory):
+    return save_tiny_model("llama", tmp_path_factory.mktemp("tiny") / "llama")
+
+
+@pytest.fixture(scope="session")
+def tiny_phi3(tmp_path_factory):
+    return save_tiny_model("phi3", tmp_path_factory.mktemp("tiny") / "phi3")
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2(tmp_path_factory):
+    return save_tiny_model("qwen2", tmp_path_factory.mktemp("tiny") / "qwen2")
