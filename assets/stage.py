@@ -104,7 +104,12 @@ class Source(Recipe):
 
 
 class Stage(Recipe):
-    """The pure part behind an asset; `made_from` names other stages and sources."""
+    """The pure part behind an asset; `made_from` names other stages and sources.
+
+    `parts` are what `produce` finds in `attempt.inputs` under their names, beside `made_from`.
+    """
+
+    parts: ClassVar[tuple[type[Part], ...]] = ()
 
     def spec(self) -> Spec:
         return getattr(self.experiment, self.name)
@@ -114,10 +119,6 @@ class Stage(Recipe):
 
     def check(self) -> None:
         """Raise a ConfigurationError for values that cannot work, as far as is seen without running anything."""
-
-    def parts(self) -> tuple[type[Part], ...]:
-        """The parts that `produce` finds in `attempt.inputs` under their names, beside `made_from`."""
-        return ()
 
 
 class Part(Recipe):

@@ -1,0 +1,67 @@
+"""From a stage and its inputs' data versions to its artifact: parts and sources first, each built at most once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from assets.stage import Attempt, Recipe, Source, Stage
+from resources.store.keys import Key
+from resources.store.store import Built, Store
+
+# Runs one recipe: in this process or in a child, on this machine or another one.
+Launch = Callable[[Recipe, Path, Path, Mapping[str, Path]], None]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds recipes of one experiment into `store`; `launch` decides where the work happens."""
+
+    store: Store
+    sources: Mapping[str, Source]
+    launch: Launch
+    provenance: Mapping[str, Any]
+    force: bool = False
+
+    def build(self, stage: Stage, inputs: Mapping[str, str]) -> Built:
+        """The stage's artifact for `inputs` (name → data version); computed only when the store lacks its key."""
+        key = stage.key(inputs)
+
+        def produce(folder: Path, scratch: Path) -> None:
+            stage.check()
+            opened = {name: self._open(name, inputs[name]) for name in stage.made_from}
+            for part_class in stage.parts:
+                part = part_class(stage.experiment)
+                opened[part.name] = self._build_part(part, inputs)
+            self.launch(stage, folder, scratch, opened)
+
+        return self.store.build(key, produce, self.provenance, force=self.force)
+
+    def _build_part(self, part: Recipe, inputs: Mapping[str, str]) -> Path:
+        def produce(folder: Path, scratch: Path) -> None:
+            self.launch(part, folder, scratch, {name: self._open(name, inputs[name]) for name in part.made_from})
+
+        return self.store.open(self.store.build(part.key(inputs), produce, self.provenance).entry.digest)
+
+    def _open(self, name: str, data_version: str) -> Path:
+        """The folder of an input; a source is brought into the store when it is not there yet."""
+        if name not in self.sources:
+            return self.store.open(data_version)
+        source = self.sources[name]
+        key: Key = source.source_key(self.store.digests)
+
+        def produce(folder: Path, scratch: Path) -> None:
+            self.launch(source, folder, scratch, {})
+
+        return self.store.open(self.store.build(key, produce, self.provenance).entry.digest)
+
+
+def launch_here(progress: Any, device: str = "cpu") -> Launch:
+    """A Launch that produces in this process."""
+
+    def launch(recipe: Recipe, folder: Path, scratch: Path, inputs: Mapping[str, Path]) -> None:
+        recipe.produce(Attempt(folder, scratch, inputs, progress, device))
+
+    return launch
