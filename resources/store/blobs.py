@@ -1,0 +1,45 @@
+"""Blobs: the bytes of files, immutable, each under its own sha256."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from resources.store.digests import FileDigests
+from resources.store.durable import make_folder, sync_folder
+from resources.store.layout import Layout
+from resources.store.manifest import FileRecord
+from resources.store.sealing import SealedFile, is_sealed
+
+
+class Blobs:
+    """The blobs of a store."""
+
+    def __init__(self, layout: Layout, digests: FileDigests) -> None:
+        self._layout = layout
+        self._digests = digests
+
+    def sound(self, sha256: str, size: int) -> bool:
+        """Whether the blob is there and unchanged: by its stat, and by its bytes once it was written to or copied."""
+        path = self._layout.blob(sha256)
+        try:
+            status = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return is_sealed(status, size) or (status.st_size == size and self._digests.file(path) == sha256)
+
+    def missing(self, records: Iterable[FileRecord]) -> list[FileRecord]:
+        """Those of `records` whose blobs are not sound."""
+        return [record for record in records if not self.sound(record.sha256, record.size)]
+
+    def place(self, stage: str, sealed: Iterable[SealedFile]) -> None:
+        """Move sealed files to where blobs lie, in place of none or of a damaged one; durable on return."""
+        folders = set()
+        for file in sealed:
+            file.check(stage, file.path)
+            if not self.sound(file.record.sha256, file.record.size):
+                blob = self._layout.blob(file.record.sha256)
+                make_folder(blob.parent)
+                file.path.replace(blob)
+                folders.add(blob.parent)
+        for folder in folders:
+            sync_folder(folder)

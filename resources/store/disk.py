@@ -1,0 +1,69 @@
+"""What a full disk says: where, how much was written, how much is free, what to do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from types import TracebackType
+
+from resources.errors import StageError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+FULL_TEXTS = tuple(os.strerror(number) for number in FULL)
+
+
+class FullDisk:
+    """Turns any error that a full disk caused inside the `with` block into a StageError that says so.
+
+    Libraries report it in errors of their own, so the chain of causes and their texts count as well.
+    """
+
+    def __init__(self, stage: str, place: Path) -> None:
+        self._stage = stage
+        self._place = place
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, Exception) and not isinstance(error, _FullDiskError) and _is_full(error):
+            raise _FullDiskError(self._stage, self._what(), REMEDY) from error
+
+    def _what(self) -> str:
+        total, _, free = shutil.disk_usage(_nearest(self._place))
+        written = sum(item.lstat().st_blocks * 512 for item in self._place.rglob("*")) if self._place.is_dir() else 0
+        have = f"this attempt had written {_size(written)} when {_size(free)} of {_size(total)} were free"
+        return f"no space is left under {self._place}: {have}"
+
+
+class _FullDiskError(StageError):
+    """Said already, by an inner block that saw more."""
+
+
+REMEDY = "Make room there (press store gc --max-size SIZE) or set PRESS_HOME to a larger disk, then run again"
+
+
+def _is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in FULL:
+            return True
+        if any(text in str(error) for text in FULL_TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _nearest(path: Path) -> Path:
+    return path if path.exists() else _nearest(path.parent)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} GB"

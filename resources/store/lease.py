@@ -1,0 +1,88 @@
+"""Leases: who may write what; the operating system takes one back when its process dies, however it dies."""
+
+from __future__ import annotations
+
+import errno
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from resources.errors import StageError
+from resources.store.durable import make_folder, remove_tree
+from resources.store.layout import Layout
+
+PATIENCE = 0.5  # seconds before waiting is worth a word: a sweep holds a lease for a moment only
+UNWRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
+
+OnWait = Callable[[str], None]
+
+
+class Leases:
+    """Leases by owner (a key id, a tree, "commit") and the temporary folders that they protect."""
+
+    def __init__(self, layout: Layout) -> None:
+        self._layout = layout
+
+    @contextmanager
+    def take(self, owner: str, on_wait: OnWait | None = None) -> Iterator[None]:
+        """Hold the lease of `owner`; `on_wait` gets one line when another process has it."""
+        lock = self._lock(owner)
+        try:
+            lock.acquire(timeout=PATIENCE)
+        except Timeout:
+            if on_wait is not None:
+                on_wait(f"another run is making the same artifact ({owner[:12]}); waiting to reuse it")
+            lock.acquire()
+        except OSError as error:
+            raise _explained(error, self._layout.root) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def work_folder(self, owner: str) -> Iterator[Path]:
+        """A fresh folder to write in while the lease of `owner` is held; removed in the end, come what may."""
+        make_folder(self._layout.temporary)
+        self._sweep(owner)
+        folder = Path(tempfile.mkdtemp(prefix=f"{owner}~", dir=self._layout.temporary))
+        try:
+            yield folder
+        finally:
+            remove_tree(folder)
+
+    def _sweep(self, mine: str) -> None:
+        """Remove what processes left that died while writing: their leases are free."""
+        for folder in self._layout.temporary.iterdir():
+            owner = folder.name.partition("~")[0]
+            if owner == mine:
+                remove_tree(folder)
+                continue
+            lock = self._lock(owner)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                remove_tree(folder)
+            finally:
+                lock.release()
+
+    def _lock(self, owner: str) -> FileLock:
+        try:
+            make_folder(self._layout.leases)
+        except OSError as error:
+            raise _explained(error, self._layout.root) from error
+        # A lock that is a mere file would outlive its process, so a file system without real ones is refused.
+        return FileLock(self._layout.lease(owner), fallback_to_soft=False)
+
+
+def _explained(error: OSError, root: Path) -> OSError | StageError:
+    if error.errno in UNWRITABLE:
+        return StageError("store", f"{root} cannot be written ({error.strerror})", "Make it writable or set PRESS_HOME")
+    if error.errno == errno.ENOSYS:
+        return StageError("store", f"{root} lies on a file system without file locks", "Set PRESS_HOME to a local disk")
+    return error

@@ -1,0 +1,157 @@
+"""The store: artifacts by key, computed once, committed whole, never altered."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from resources.errors import ConfigurationError, StageError
+from resources.store.blobs import Blobs
+from resources.store.digests import FileDigests
+from resources.store.disk import FullDisk
+from resources.store.durable import make_folder, remove_tree, write_durably
+from resources.store.entry import Built, Entry
+from resources.store.keys import Key
+from resources.store.layout import VERSION, Layout
+from resources.store.lease import Leases, OnWait
+from resources.store.manifest import Manifest
+from resources.store.sealing import seal_folder
+from resources.store.trees import Trees
+
+Produce = Callable[[Path, Path], None]
+
+
+class Store:
+    """The store in `home`/store; nothing is touched on the disk before the first write.
+
+    Every method raises a ConfigurationError when another version of Olive Press wrote the store.
+    """
+
+    def __init__(self, home: Path) -> None:
+        self._layout = Layout(home.absolute() / "store")
+        self.digests = FileDigests(self._layout.digests)
+        self._blobs = Blobs(self._layout, self.digests)
+        self._leases = Leases(self._layout)
+        self._trees = Trees(self._layout, self._leases)
+
+    def find(self, key: Key) -> Entry | None:
+        """The entry of `key` when its whole artifact is there, else None; reads no blob that nobody wrote to."""
+        if not self._layout.check_version():
+            return None
+        entry = self.entry(key.id)
+        manifest = self._manifest_or_none(entry.digest) if entry else None
+        return entry if manifest and not self._blobs.missing(manifest.files) else None
+
+    def build(
+        self,
+        key: Key,
+        produce: Produce,
+        provenance: Mapping[str, Any] | None = None,
+        *,
+        force: bool = False,
+        on_wait: OnWait | None = None,
+    ) -> Built:
+        """The artifact of `key`: reused when it is there, else made by `produce(folder, scratch)` and committed.
+
+        folder is fresh and goes away when `produce` fails; scratch stays until the key is committed. Of several
+        processes that want the same key one computes and the others wait (`on_wait` gets a line) and reuse. `force`
+        computes in any case. Raises StageError when the artifact cannot be committed or the disk is full.
+        """
+        started = time.monotonic()
+        ingredients, given = _as_json(key.ingredients), _as_json(provenance or {})
+        if Key(ingredients).id != key.id:
+            raise TypeError("ingredients must be JSON values with text as names")
+        if not force and (entry := self.find(key)):
+            return self._reused(entry, started)
+        stage = str(key.ingredients.get("recipe", key.id[:12]))
+        with FullDisk(stage, self._layout.root):
+            self._prepare()
+            with self._leases.take(key.id, on_wait):
+                if not force and (entry := self.find(key)):
+                    return self._reused(entry, started)
+                draft = Entry(key.id, ingredients, "", 0.0, "", given)
+                return Built(self._compute(stage, draft, produce), "computed", time.monotonic() - started)
+
+    def open(self, digest: str) -> Path:
+        """The folder of the artifact, read-only files; a StageError when some of it was lost or damaged."""
+        manifest = self.manifest(digest)
+        if missing := self._blobs.missing(manifest.files):
+            what = f"{len(missing)} of {len(manifest.files)} files are lost or damaged, first {missing[0].path}"
+            raise StageError(f"artifact {digest[:12]}", what, "Run press store repair, then press run")
+        with FullDisk(f"artifact {digest[:12]}", self._layout.root):
+            return self._trees.open(manifest)
+
+    def manifest(self, digest: str) -> Manifest:
+        """The manifest of the artifact; a StageError when the store does not have it."""
+        self._layout.check_version()
+        manifest = self._manifest_or_none(digest)
+        if manifest is None:
+            raise StageError(f"artifact {digest[:12]}", "the store does not have its manifest", "Run press run")
+        return manifest
+
+    def entry(self, key_id: str) -> Entry | None:
+        """What is filed under the key id; None when there is nothing or it was altered."""
+        self._layout.check_version()
+        try:
+            return Entry.from_json(self._layout.key(key_id).read_bytes(), key_id)
+        except (FileNotFoundError, ConfigurationError):
+            return None
+
+    def entries(self) -> Iterator[Entry]:
+        """All entries, sorted by key id; of altered ones `verify` tells."""
+        self._layout.check_version()
+        for path in sorted(self._layout.keys.glob("*.json")):
+            if len(path.stem) == 64 and (entry := self.entry(path.stem)):
+                yield entry
+
+    def _compute(self, stage: str, draft: Entry, produce: Produce) -> Entry:
+        began = time.monotonic()
+        scratch = self._layout.scratch(draft.key_id)
+        with self._leases.work_folder(draft.key_id) as work, FullDisk(stage, work):
+            folder = work / "artifact"
+            folder.mkdir()
+            make_folder(scratch)
+            produce(folder, scratch)
+            entry = self._commit(stage, draft, work, began)
+        remove_tree(scratch)
+        return entry
+
+    def _commit(self, stage: str, draft: Entry, work: Path, began: float) -> Entry:
+        """Blobs first, manifest next, key last, each durable before the next: a crash leaves old or new."""
+        sealed = seal_folder(work / "artifact", stage, self._layout)
+        manifest = Manifest(tuple(file.record for file in sealed))
+        with self._leases.take("commit"):
+            self._blobs.place(stage, sealed)
+            path = self._layout.manifest(manifest.digest)
+            if self._manifest_or_none(manifest.digest) is None:
+                write_durably(manifest.to_json(), path, work)
+            for file in sealed:
+                file.check(stage, self._layout.blob(file.record.sha256))
+            seconds, now = time.monotonic() - began, datetime.now(UTC).isoformat(timespec="seconds")
+            entry = Entry(draft.key_id, draft.ingredients, manifest.digest, seconds, now, draft.provenance)
+            write_durably(entry.to_json(), self._layout.key(entry.key_id), work)
+        return entry
+
+    def _reused(self, entry: Entry, started: float) -> Built:
+        return Built(entry, "reused", time.monotonic() - started)
+
+    def _manifest_or_none(self, digest: str) -> Manifest | None:
+        try:
+            manifest = Manifest.from_json(self._layout.manifest(digest).read_bytes())
+        except (FileNotFoundError, ConfigurationError):
+            return None
+        return manifest if manifest.digest == digest else None
+
+    def _prepare(self) -> None:
+        """Make the store when there is none; its version is what it gets first."""
+        if not self._layout.check_version():
+            with self._leases.take("version"), self._leases.work_folder("version") as work:
+                write_durably(f"{VERSION}\n".encode(), self._layout.version, work)
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(dict(values)))
