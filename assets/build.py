@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from assets.stage import Attempt, Recipe, Source, Stage
-from resources.store.keys import Key
+from resources.errors import StageError
+from resources.progress import Progress
 from resources.store.store import Built, Store
 
 # Runs one recipe: in this process or in a child, on this machine or another one.
@@ -50,15 +51,19 @@ class Builder:
         if name not in self.sources:
             return self.store.open(data_version)
         source = self.sources[name]
-        key: Key = source.source_key(self.store.digests)
+        key = source.source_key(self.store.digests)
+        if key.id != data_version:
+            raise StageError(name, "it changed while the run was under way", "Run again to use it as it is now")
 
         def produce(folder: Path, scratch: Path) -> None:
             self.launch(source, folder, scratch, {})
+            if not source.holds(folder, key.ingredients["input.external"]):
+                raise StageError(name, "it changed while it was read", "Run again to use it as it is now")
 
         return self.store.open(self.store.build(key, produce, self.provenance).entry.digest)
 
 
-def launch_here(progress: Any, device: str = "cpu") -> Launch:
+def launch_here(progress: Progress, device: str = "cpu") -> Launch:
     """A Launch that produces in this process."""
 
     def launch(recipe: Recipe, folder: Path, scratch: Path, inputs: Mapping[str, Path]) -> None:

@@ -81,7 +81,9 @@ class AwqModelSpec(Spec):
     tokens: Annotated[int, Field(ge=16)] = 512
     ratios: Annotated[int, Field(ge=2, le=100)] = 20
     clip: bool = True
-    measure_samples: Annotated[int, Field(ge=0)] = Field(4, description="samples of the measuring part; 0 measures nothing")
+    measure_samples: Annotated[int, Field(ge=0)] = Field(
+        4, description="samples of the measuring part; 0 measures nothing"
+    )
     seed: int = 0
 
 
@@ -196,12 +198,16 @@ def read_experiment(file: Path) -> Experiment:
         raise ConfigurationError(str(file), type(document).__name__, "a mapping with one section per stage")
     reserved = {"name", "root"} & document.keys()
     if reserved:
-        raise ConfigurationError(f"{file}: {sorted(reserved)[0]}", "a reserved key", "sections: " + _accepted(Experiment))
+        raise ConfigurationError(
+            f"{file}: {sorted(reserved)[0]}", "a reserved key", "sections: " + _accepted(Experiment)
+        )
     try:
         return Experiment(name=file.stem, root=file.resolve().parent.parent, **document)
     except ValidationError as error:
         mistakes = [_mistake(detail) for detail in error.errors(include_url=False)]
-        raise ConfigurationError(f"{file}: {mistakes[0][0]}", mistakes[0][1], mistakes[0][2], _rest(mistakes)) from error
+        raise ConfigurationError(
+            f"{file}: {mistakes[0][0]}", mistakes[0][1], mistakes[0][2], _rest(mistakes)
+        ) from error
 
 
 def _mistake(detail: Any) -> tuple[str, str, str]:
@@ -217,7 +223,11 @@ def _mistake(detail: Any) -> tuple[str, str, str]:
 
 
 def _rest(mistakes: list[tuple[str, str, str]]) -> str:
-    return "Also " + "; ".join(f"{place}: found {found}; accepted: {ok}" for place, found, ok in mistakes[1:]) if mistakes[1:] else ""
+    return (
+        "Also " + "; ".join(f"{place}: found {found}; accepted: {ok}" for place, found, ok in mistakes[1:])
+        if mistakes[1:]
+        else ""
+    )
 
 
 def _accepted(section: type[BaseModel]) -> str:

@@ -12,7 +12,14 @@ PACKAGES = ("assets", "resources")
 
 # What every recipe stands on but none is made by: reading specs, keys, storing, reporting, starting processes.
 # Their values reach a key as ingredients; their code decides how an artifact is kept, not what is in it.
-NEUTRAL = ("assets.experiment", "assets.stage", "assets.fingerprint", "resources.errors", "resources.progress", "resources.store")
+NEUTRAL = (
+    "assets.experiment",
+    "assets.stage",
+    "assets.fingerprint",
+    "resources.errors",
+    "resources.progress",
+    "resources.store",
+)
 
 
 @cache

@@ -7,12 +7,12 @@ a Stage stands behind an asset, a Part is a piece of a stage with a key of its o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from assets.experiment import Experiment, Spec
 from assets.fingerprint import code_fingerprint
@@ -20,6 +20,10 @@ from resources.errors import ConfigurationError
 from resources.progress import Progress
 from resources.store.digests import FileDigests
 from resources.store.keys import Key
+
+if TYPE_CHECKING:
+    from assets.gates import GateFailure
+    from resources.registry.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,10 @@ class Source(Recipe):
     def identity(self, digests: FileDigests) -> str:
         """What the input is now (a content digest, a commit); a missing one is a ConfigurationError naming its key."""
 
+    @abstractmethod
+    def holds(self, folder: Path, identity: str) -> bool:
+        """Whether what `produce` left in `folder` is what `identity` said."""
+
     def source_key(self, digests: FileDigests) -> Key:
         return Key(self.own_ingredients() | {"input.external": self.identity(digests)})
 
@@ -110,6 +118,7 @@ class Stage(Recipe):
     """
 
     parts: ClassVar[tuple[type[Part], ...]] = ()
+    gate_inputs: ClassVar[tuple[str, ...]] = ()
 
     def spec(self) -> Spec:
         return getattr(self.experiment, self.name)
@@ -119,6 +128,17 @@ class Stage(Recipe):
 
     def check(self) -> None:
         """Raise a ConfigurationError for values that cannot work, as far as is seen without running anything."""
+
+    def failed_gates(self, opened: Mapping[str, Path]) -> Sequence[GateFailure]:
+        """The gates that would stop the stage, from the folders of its `gate_inputs`; none for most stages."""
+        return ()
+
+    def publish(self, folder: Path, inputs: Mapping[str, str], registry: Registry) -> None:
+        """Make the artifact in `folder` known outside the store, once however often it is called."""
+
+    def is_published(self, folder: Path, inputs: Mapping[str, str], registry: Registry) -> bool:
+        """Whether what `publish` made known still is; a stage that publishes nothing says yes."""
+        return True
 
 
 class Part(Recipe):

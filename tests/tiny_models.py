@@ -29,7 +29,12 @@ def save_tiny_model(architecture: str, folder: Path, seed: int = 0) -> Path:
         model = Qwen2ForCausalLM(Qwen2Config(**sizes, num_key_value_heads=2))
     else:
         factors = [1.0 + 0.1 * index for index in range(8)]
-        rope = {"type": "longrope", "rope_theta": 10000.0, "short_factor": factors, "long_factor": [2 * f for f in factors]}
+        rope = {
+            "type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": factors,
+            "long_factor": [2 * f for f in factors],
+        }
         sizes |= {"max_position_embeddings": 256, "original_max_position_embeddings": 128}
         model = Phi3ForCausalLM(Phi3Config(**sizes, num_key_value_heads=4, rope_scaling=rope))
     for parameter in model.parameters():  # transformers' 0.02 would make every logit alike
@@ -42,6 +47,7 @@ def save_tiny_model(architecture: str, folder: Path, seed: int = 0) -> Path:
 
 def _tokenizer():
     from pydoc_data.topics import topics
+
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import GPT2TokenizerFast
 
@@ -56,7 +62,11 @@ def _tokenizer():
     )
     inner.train_from_iterator([topics[name] for name in sorted(topics)[:20]], trainer)
     tokenizer = GPT2TokenizerFast(
-        tokenizer_object=inner, bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>", unk_token="<|im_end|>"
+        tokenizer_object=inner,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|im_end|>",
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
