@@ -22,7 +22,7 @@ from resources.store.digests import FileDigests
 from resources.store.keys import Key
 
 if TYPE_CHECKING:
-    from assets.gates import GateFailure
+    from assets.gates import GateResult
     from resources.registry.registry import Registry
 
 
@@ -129,7 +129,7 @@ class Stage(Recipe):
     def check(self) -> None:
         """Raise a ConfigurationError for values that cannot work, as far as is seen without running anything."""
 
-    def failed_gates(self, opened: Mapping[str, Path]) -> Sequence[GateFailure]:
+    def failed_gates(self, opened: Mapping[str, Path]) -> Sequence[GateResult]:
         """The gates that would stop the stage, from the folders of its `gate_inputs`; none for most stages."""
         return ()
 
