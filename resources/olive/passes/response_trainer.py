@@ -1,0 +1,72 @@
+"""transformers' Trainer with the loss on the responses only, sealed checkpoints and a live figure."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from olive.data.constants import IGNORE_INDEX
+from torch.nn.functional import cross_entropy
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback
+
+from resources.errors import StageError
+from resources.olive.passes.checkpoints import PREFIX, seal
+from resources.progress import Progress
+
+
+class ResponseTrainer(Trainer):
+    """Trains on the mean negative log-likelihood of a batch's response tokens, and ends at a loss that is no number."""
+
+    def __init__(self, progress: Progress, **arguments: Any) -> None:
+        super().__init__(**arguments, callbacks=[_Reporter(progress)])
+        self.remove_callback(PrinterCallback)
+
+    def compute_loss(
+        self,
+        model: Any,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: torch.Tensor | int | None = None,
+    ) -> Any:
+        """The loss of a batch, a scalar."""
+        loss = response_loss(model, inputs)
+        if not math.isfinite(loss.item()):
+            raise StageError(
+                "lora_adapter",
+                f"the loss is {loss.item()} at step {self.state.global_step + 1} of {self.state.max_steps}",
+                "lower lora_adapter.learning_rate or lora_adapter.alpha; "
+                "when it is so at step 1, the awq model itself gives no finite answer",
+            )
+        return loss
+
+
+def response_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean negative log-likelihood, in nats, of the tokens in `batch["labels"]` that are not IGNORE_INDEX.
+
+    batch: input_ids, attention_mask, labels, each [rows, tokens]. The head is applied from the first position that
+    predicts a response token on: with a large vocabulary it is a good part of the work.
+    """
+    labels = batch["labels"]
+    first = int((labels != IGNORE_INDEX).any(dim=0).nonzero()[0])
+    positions = torch.arange(first - 1, labels.shape[1] - 1, device=labels.device)
+    logits = model(
+        input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False, logits_to_keep=positions
+    ).logits
+    return cross_entropy(logits.flatten(0, 1).float(), labels[:, first:].flatten(), ignore_index=IGNORE_INDEX)
+
+
+class _Reporter(TrainerCallback):
+    """Tells the progress after each step, and seals each checkpoint."""
+
+    def __init__(self, progress: Progress) -> None:
+        self.progress = progress
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        if logs and "loss" in logs:
+            self.progress.step("lora", state.global_step, state.max_steps, f"loss {logs['loss']:.2f}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        seal(Path(args.output_dir) / f"{PREFIX}{state.global_step}")
