@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
+from resources.errors import ConfigurationError
 from resources.store.digests import FileDigests
-from resources.store.durable import make_folder, sync_folder
+from resources.store.durable import move, remove_tree, sync_folder
 from resources.store.layout import Layout
 from resources.store.manifest import FileRecord
-from resources.store.sealing import SealedFile, is_sealed
+from resources.store.sealing import SealedFile, changed, is_sealed
 
 
 class Blobs:
@@ -25,7 +27,7 @@ class Blobs:
             status = path.lstat()
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return is_sealed(status, size) or (status.st_size == size and self._digests.file(path) == sha256)
+        return is_sealed(status, size) or (status.st_size == size and self._has_bytes(path, sha256))
 
     def missing(self, records: Iterable[FileRecord]) -> list[FileRecord]:
         """Those of `records` whose blobs are not sound."""
@@ -35,11 +37,25 @@ class Blobs:
         """Move sealed files to where blobs lie, in place of none or of a damaged one; durable on return."""
         folders = set()
         for file in sealed:
-            file.check(stage, file.path)
+            blob = self._layout.blob(file.record.sha256)
+            if blob.exists() and blob.samefile(file.path):
+                continue
+            if not is_sealed(file.path.lstat(), file.record.size):
+                raise changed(stage, file.record.path)
             if not self.sound(file.record.sha256, file.record.size):
-                blob = self._layout.blob(file.record.sha256)
-                make_folder(blob.parent)
-                file.path.replace(blob)
+                move(file.path, blob)
                 folders.add(blob.parent)
         for folder in folders:
             sync_folder(folder)
+
+    def confirm(self, stage: str, records: Iterable[FileRecord]) -> None:
+        """Raise a StageError, and drop the blob, when one was written to since it was placed."""
+        for record in self.missing(records):
+            remove_tree(self._layout.blob(record.sha256))
+            raise changed(stage, record.path)
+
+    def _has_bytes(self, path: Path, sha256: str) -> bool:
+        try:
+            return self._digests.file(path) == sha256
+        except ConfigurationError:  # it went away meanwhile, or is being written to
+            return False

@@ -66,10 +66,18 @@ class FileDigests:
         if self._known is None:
             self._known = {}
             if self._cache.is_file():
-                with suppress(sqlite3.Error), closing(sqlite3.connect(self._cache, timeout=10)) as connection:
-                    for path, digest, *stamp in connection.execute(f"SELECT {COLUMNS} FROM digests"):
-                        self._known[path] = (tuple(stamp), digest)
+                try:
+                    self._known = self._read()
+                except sqlite3.OperationalError:  # busy, or on a disk that fails: this process reads the files
+                    pass
+                except sqlite3.DatabaseError:  # damaged: begin a new one
+                    self._cache.unlink(missing_ok=True)
         return self._known
+
+    def _read(self) -> dict[str, tuple[Stamp, str]]:
+        with closing(sqlite3.connect(self._cache, timeout=10)) as connection:
+            rows = connection.execute(f"SELECT {COLUMNS} FROM digests")
+            return {path: ((size, *times), digest) for path, digest, size, *times in rows}
 
     def _remember(self, path: str, stamp: Stamp, digest: str) -> None:
         self._load()[path] = (stamp, digest)

@@ -20,9 +20,11 @@ class FullDisk:
     Libraries report it in errors of their own, so the chain of causes and their texts count as well.
     """
 
-    def __init__(self, stage: str, place: Path) -> None:
+    def __init__(self, stage: str, place: Path, written: tuple[Path, ...] = ()) -> None:
+        """`place` lies on the disk; `written` are the folders that the attempt wrote to, as far as it came."""
         self._stage = stage
         self._place = place
+        self._written = written
 
     def __enter__(self) -> None:
         return None
@@ -35,9 +37,9 @@ class FullDisk:
 
     def _what(self) -> str:
         total, _, free = shutil.disk_usage(_nearest(self._place))
-        written = sum(item.lstat().st_blocks * 512 for item in self._place.rglob("*")) if self._place.is_dir() else 0
-        have = f"this attempt had written {_size(written)} when {_size(free)} of {_size(total)} were free"
-        return f"no space is left under {self._place}: {have}"
+        written = sum(item.lstat().st_blocks * 512 for folder in self._written for item in folder.rglob("*"))
+        attempt = f"; this attempt had written {_size(written)} and needs more" if self._written else ""
+        return f"the disk under {self._place} is full: {_size(free)} of {_size(total)} are free{attempt}"
 
 
 class _FullDiskError(StageError):

@@ -26,10 +26,17 @@ def make_folder(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def move_durably(source: Path, target: Path) -> None:
-    """Rename a synced file over `target`, whose folder is made when it is missing."""
+def move(source: Path, target: Path) -> None:
+    """Rename a synced file over `target`, whose folder is made when it is missing; durable once that is synced."""
     make_folder(target.parent)
+    if target.is_dir() and not target.is_symlink():
+        remove_tree(target)
     source.replace(target)
+
+
+def move_durably(source: Path, target: Path) -> None:
+    """The same, durable on return."""
+    move(source, target)
     sync_folder(target.parent)
 
 

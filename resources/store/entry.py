@@ -41,7 +41,7 @@ class Entry:
             entry = Entry(**fields)
             if entry.key_id != key_id or Key(entry.ingredients).id != key_id or not DIGEST.fullmatch(entry.digest):
                 raise ValueError("it belongs to another key")
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise ConfigurationError(f"key {key_id}", f"an altered file ({error})", "what the store wrote") from error
         return entry
 

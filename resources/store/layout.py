@@ -47,6 +47,11 @@ class Layout:
         return self.root / "temporary"
 
     @property
+    def temporary_trees(self) -> Path:
+        """The same for trees, which may lie on another file system than the blobs."""
+        return self.trees / ".temporary"
+
+    @property
     def leases(self) -> Path:
         return self.root / "leases"
 

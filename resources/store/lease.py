@@ -44,32 +44,44 @@ class Leases:
             lock.release()
 
     @contextmanager
-    def work_folder(self, owner: str) -> Iterator[Path]:
-        """A fresh folder to write in while the lease of `owner` is held; removed in the end, come what may."""
-        make_folder(self._layout.temporary)
-        self._sweep(owner)
-        folder = Path(tempfile.mkdtemp(prefix=f"{owner}~", dir=self._layout.temporary))
+    def take_if_free(self, owner: str) -> Iterator[bool]:
+        """Hold the lease of `owner` if nobody does; the value says whether it is held."""
+        lock = self._lock(owner)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            lock.release()
+
+    @contextmanager
+    def work_folder(self, owner: str, parent: Path | None = None) -> Iterator[Path]:
+        """A fresh folder to write in while the lease of `owner` is held; removed in the end, come what may.
+
+        It lies in `parent`, by default the store's folder for what is being written.
+        """
+        parent = parent or self._layout.temporary
+        make_folder(parent)
+        self._sweep(parent, owner)
+        folder = Path(tempfile.mkdtemp(prefix=f"{owner}~", dir=parent))
         try:
             yield folder
         finally:
             remove_tree(folder)
 
-    def _sweep(self, mine: str) -> None:
+    def _sweep(self, parent: Path, mine: str) -> None:
         """Remove what processes left that died while writing: their leases are free."""
-        for folder in self._layout.temporary.iterdir():
+        for folder in parent.iterdir():
             owner = folder.name.partition("~")[0]
             if owner == mine:
                 remove_tree(folder)
                 continue
-            lock = self._lock(owner)
-            try:
-                lock.acquire(timeout=0)
-            except Timeout:
-                continue
-            try:
-                remove_tree(folder)
-            finally:
-                lock.release()
+            with self.take_if_free(owner) as taken:
+                if taken:
+                    remove_tree(folder)
 
     def _lock(self, owner: str) -> FileLock:
         try:

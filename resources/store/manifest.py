@@ -62,7 +62,7 @@ class Manifest:
         try:
             files = json.loads(data)["files"]
             manifest = Manifest(tuple(_record(item) for item in files))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigurationError("manifest", f"unreadable content ({error!r})", "canonical JSON") from error
         if manifest.to_json() != data:
             raise ConfigurationError("manifest", "JSON that is not canonical", "canonical JSON")

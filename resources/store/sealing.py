@@ -26,15 +26,10 @@ WRITER_GRACE = 1.0  # seconds for a child process that is only just starting to 
 
 @dataclass(frozen=True)
 class SealedFile:
-    """A file that will not change any more, and its record."""
+    """A file that must not change any more, and its record."""
 
     path: Path
     record: FileRecord
-
-    def check(self, stage: str, path: Path) -> None:
-        """Raise a StageError when the file, now at `path`, was written to after it was sealed."""
-        if not is_sealed(path.lstat(), self.record.size):
-            raise _changed(stage, self.record.path)
 
 
 def is_sealed(status: os.stat_result, size: int) -> bool:
@@ -84,7 +79,7 @@ def _seal(path: Path, name: str, stage: str, layout: Layout) -> SealedFile:
     if (before.st_size, before.st_ctime_ns) != (after.st_size, after.st_ctime_ns) or not is_sealed(
         after, before.st_size
     ):
-        raise _changed(stage, name)
+        raise changed(stage, name)
     return SealedFile(path, FileRecord(name, after.st_size, digest))
 
 
@@ -125,7 +120,8 @@ def _read_lease_refused(path: Path) -> bool:
     return False
 
 
-def _changed(stage: str, name: str) -> StageError:
+def changed(stage: str, name: str) -> StageError:
+    """The error for a file that was written to while it was committed."""
     return StageError(
         stage, f"{name} changed while it was committed", "End what still writes to it before the stage ends"
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from resources.errors import ConfigurationError, StageError
+from resources.progress import Progress
 from resources.store.blobs import Blobs
 from resources.store.digests import FileDigests
 from resources.store.disk import FullDisk
@@ -19,9 +22,12 @@ from resources.store.keys import Key
 from resources.store.layout import VERSION, Layout
 from resources.store.lease import Leases, OnWait
 from resources.store.manifest import Manifest
-from resources.store.sealing import seal_folder
+from resources.store.repair import Repair, repair
+from resources.store.sealing import SealedFile, seal_folder
 from resources.store.trees import Trees
+from resources.store.verification import Verification, verify
 
+NOT_A_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 Produce = Callable[[Path, Path], None]
 
 
@@ -82,6 +88,7 @@ class Store:
         if missing := self._blobs.missing(manifest.files):
             what = f"{len(missing)} of {len(manifest.files)} files are lost or damaged, first {missing[0].path}"
             raise StageError(f"artifact {digest[:12]}", what, "Run press store repair, then press run")
+        self._mark_used(digest)
         with FullDisk(f"artifact {digest[:12]}", self._layout.root):
             return self._trees.open(manifest)
 
@@ -96,9 +103,10 @@ class Store:
     def entry(self, key_id: str) -> Entry | None:
         """What is filed under the key id; None when there is nothing or it was altered."""
         self._layout.check_version()
+        path = self._layout.key(key_id)
         try:
-            return Entry.from_json(self._layout.key(key_id).read_bytes(), key_id)
-        except (FileNotFoundError, ConfigurationError):
+            return Entry.from_json(path.read_bytes(), key_id)
+        except (*NOT_A_FILE, ConfigurationError):
             return None
 
     def entries(self) -> Iterator[Entry]:
@@ -108,10 +116,20 @@ class Store:
             if len(path.stem) == 64 and (entry := self.entry(path.stem)):
                 yield entry
 
+    def verify(self, progress: Progress | None = None) -> Verification:
+        """Every key, manifest, blob and tree read again, and what is wrong with which; changes nothing."""
+        return verify(self._layout, progress)
+
+    def repair(self, progress: Progress | None = None) -> Repair:
+        """Mend what a tree proves, drop what cannot be trusted; says which artifacts must be built again."""
+        with FullDisk("store", self._layout.root):
+            return repair(self._layout, self._leases, progress)
+
     def _compute(self, stage: str, draft: Entry, produce: Produce) -> Entry:
         began = time.monotonic()
         scratch = self._layout.scratch(draft.key_id)
-        with self._leases.work_folder(draft.key_id) as work, FullDisk(stage, work):
+        folders = self._leases.work_folder(draft.key_id)
+        with folders as work, FullDisk(stage, self._layout.root, (work, scratch)):
             folder = work / "artifact"
             folder.mkdir()
             make_folder(scratch)
@@ -123,26 +141,32 @@ class Store:
     def _commit(self, stage: str, draft: Entry, work: Path, began: float) -> Entry:
         """Blobs first, manifest next, key last, each durable before the next: a crash leaves old or new."""
         sealed = seal_folder(work / "artifact", stage, self._layout)
-        manifest = Manifest(tuple(file.record for file in sealed))
+        manifest = _manifest_of(stage, sealed)
         with self._leases.take("commit"):
             self._blobs.place(stage, sealed)
             path = self._layout.manifest(manifest.digest)
             if self._manifest_or_none(manifest.digest) is None:
                 write_durably(manifest.to_json(), path, work)
-            for file in sealed:
-                file.check(stage, self._layout.blob(file.record.sha256))
+            self._blobs.confirm(stage, manifest.files)
             seconds, now = time.monotonic() - began, datetime.now(UTC).isoformat(timespec="seconds")
             entry = Entry(draft.key_id, draft.ingredients, manifest.digest, seconds, now, draft.provenance)
             write_durably(entry.to_json(), self._layout.key(entry.key_id), work)
         return entry
 
     def _reused(self, entry: Entry, started: float) -> Built:
+        self._mark_used(entry.digest)
         return Built(entry, "reused", time.monotonic() - started)
 
+    def _mark_used(self, digest: str) -> None:
+        """The modification time of a manifest is when its artifact was last wanted."""
+        with suppress(OSError):  # a store that cannot be written serves all the same
+            os.utime(self._layout.manifest(digest))
+
     def _manifest_or_none(self, digest: str) -> Manifest | None:
+        path = self._layout.manifest(digest)
         try:
-            manifest = Manifest.from_json(self._layout.manifest(digest).read_bytes())
-        except (FileNotFoundError, ConfigurationError):
+            manifest = Manifest.from_json(path.read_bytes())
+        except (*NOT_A_FILE, ConfigurationError):
             return None
         return manifest if manifest.digest == digest else None
 
@@ -151,6 +175,13 @@ class Store:
         if not self._layout.check_version():
             with self._leases.take("version"), self._leases.work_folder("version") as work:
                 write_durably(f"{VERSION}\n".encode(), self._layout.version, work)
+
+
+def _manifest_of(stage: str, sealed: list[SealedFile]) -> Manifest:
+    try:
+        return Manifest(tuple(file.record for file in sealed))
+    except ConfigurationError as error:
+        raise StageError(stage, f"it left a file with a name that cannot be kept: {error}") from error
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,6 @@ import os
 import shutil
 from pathlib import Path
 
-from resources.store.durable import make_folder
 from resources.store.layout import Layout
 from resources.store.lease import Leases
 from resources.store.manifest import FileRecord, Manifest
@@ -33,7 +32,7 @@ class Trees:
         owner = f"tree-{manifest.digest}"
         with self._leases.take(owner):
             if not self.intact(tree, manifest):
-                with self._leases.work_folder(owner) as work:
+                with self._leases.work_folder(owner, self._layout.temporary_trees) as work:
                     self._make(tree, manifest, work)
         return tree
 
@@ -41,17 +40,14 @@ class Trees:
         """Whether `tree` holds exactly the files of `manifest`, none replaced or written to."""
         if not tree.is_dir() or tree.is_symlink():
             return False
-        names = {entry.path.removeprefix(f"{tree}{os.sep}").replace(os.sep, "/") for entry in _items_below(tree)}
-        if names != {record.path for record in manifest.files}:
+        if names_below(tree) != {record.path for record in manifest.files}:
             return False
         return all(self._same(tree / record.path, record) for record in manifest.files)
 
     def _same(self, path: Path, record: FileRecord) -> bool:
         status = path.lstat()
-        blob = self._layout.blob(record.sha256).lstat()
-        linked = (status.st_ino, status.st_dev) == (blob.st_ino, blob.st_dev)
-        # A link is as good as its blob. A copy is as good as its seal.
-        return linked or (status.st_nlink == 1 and is_sealed(status, record.size))
+        # A link is as good as its blob, a copy as good as its seal.
+        return is_linked(status, self._layout.blob(record.sha256)) or is_sealed(status, record.size)
 
     def _make(self, tree: Path, manifest: Manifest, work: Path) -> None:
         fresh = work / "tree"
@@ -59,10 +55,17 @@ class Trees:
             path = fresh / record.path
             path.parent.mkdir(parents=True, exist_ok=True)
             link_or_copy(self._layout.blob(record.sha256), path)
-        make_folder(tree.parent)
         if tree.exists() or tree.is_symlink():
             tree.rename(work / "altered")
         fresh.rename(tree)
+
+
+def is_linked(status: os.stat_result, blob: Path) -> bool:
+    """Whether the file with this status is the blob under another name."""
+    try:
+        return os.path.samestat(status, blob.lstat())
+    except (FileNotFoundError, NotADirectoryError):
+        return False
 
 
 def link_or_copy(blob: Path, path: Path) -> None:
@@ -91,8 +94,12 @@ def _copy(source: Path, target: Path) -> None:
             shutil.copyfileobj(reader, writer, 1 << 20)
 
 
+def names_below(folder: Path) -> set[str]:
+    """The paths below `folder` of everything that is not a folder, with forward slashes."""
+    return {entry.path.removeprefix(f"{folder}{os.sep}").replace(os.sep, "/") for entry in _items_below(folder)}
+
+
 def _items_below(folder: Path | str) -> list[os.DirEntry[str]]:
-    """Everything below that is not a folder, links to folders included."""
     items: list[os.DirEntry[str]] = []
     with os.scandir(folder) as entries:
         for entry in entries:

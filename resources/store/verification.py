@@ -1,0 +1,178 @@
+"""Verification: every key, manifest, blob and tree read again, and what is wrong with which."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from resources.errors import ConfigurationError
+from resources.progress import Progress
+from resources.store.digests import sha256_of
+from resources.store.entry import Entry
+from resources.store.layout import Layout
+from resources.store.manifest import DIGEST, Manifest
+from resources.store.trees import is_linked, names_below
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What lies in the store and what is wrong with it.
+
+    bytes: of all blobs. damaged: one {"kind", "digest", "path", "reason", "stages"} each; kind is "key", "manifest",
+    "blob" or "tree", path is relative to the store, stages are those that lose their artifact by it.
+    """
+
+    artifacts: int
+    blobs: int
+    bytes: int
+    damaged: list[dict[str, Any]]
+
+
+@dataclass
+class Contents:
+    """All that can be read of a store, and the damage met on the way."""
+
+    entries: dict[str, Entry] = field(default_factory=dict)
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)  # of the blobs that are there
+    damaged: list[dict[str, Any]] = field(default_factory=list)
+
+    def stages_of(self, digests: set[str]) -> list[str]:
+        """The stages whose artifact is one of `digests`."""
+        return sorted({stage_of(entry) for entry in self.entries.values() if entry.digest in digests})
+
+    def artifacts_with(self, sha256: str) -> set[str]:
+        """The digests of the artifacts that hold the blob."""
+        return {
+            digest
+            for digest, manifest in self.manifests.items()
+            if any(record.sha256 == sha256 for record in manifest.files)
+        }
+
+
+def stage_of(entry: Entry) -> str:
+    return str(entry.ingredients.get("recipe", entry.key_id[:12]))
+
+
+def verify(layout: Layout, progress: Progress | None = None) -> Verification:
+    """Read everything in the store again; changes nothing."""
+    contents = read_contents(layout, progress)
+    sizes = contents.sizes
+    return Verification(len(contents.manifests), len(sizes), sum(sizes.values()), contents.damaged)
+
+
+def read_contents(layout: Layout, progress: Progress | None = None) -> Contents:
+    """Everything in the store, read again; trees come last, because they lean on all others."""
+    contents = Contents()
+    if layout.check_version():
+        _read_keys(layout, contents)
+        _read_manifests(layout, contents)
+        _read_blobs(layout, contents, progress)
+        _read_trees(layout, contents)
+    return contents
+
+
+def read_entry(path: Path) -> Entry:
+    """The entry in the file of a key; a ConfigurationError or OSError when there is none that can be used."""
+    return Entry.from_json(path.read_bytes(), path.stem)
+
+
+def _read_keys(layout: Layout, contents: Contents) -> None:
+    for path in items_of(layout.keys):
+        try:
+            contents.entries[path.stem] = read_entry(path)
+        except FileNotFoundError:
+            continue
+        except (ConfigurationError, OSError) as error:
+            _damage(layout, contents, "key", path, f"cannot be used: {error}", set())
+
+
+def _read_manifests(layout: Layout, contents: Contents) -> None:
+    for path in items_of(layout.manifests):
+        try:
+            manifest = Manifest.from_json(path.read_bytes())
+        except FileNotFoundError:
+            continue
+        except (ConfigurationError, OSError) as error:
+            _damage(layout, contents, "manifest", path, f"cannot be used: {error}", {path.stem})
+            continue
+        if manifest.digest == path.stem:
+            contents.manifests[path.stem] = manifest
+        else:
+            _damage(layout, contents, "manifest", path, "is not the one its name says", {path.stem})
+    for digest in sorted({entry.digest for entry in contents.entries.values()}):
+        if not layout.manifest(digest).exists():
+            _damage(layout, contents, "manifest", layout.manifest(digest), "missing", {digest})
+
+
+def _read_blobs(layout: Layout, contents: Contents, progress: Progress | None) -> None:
+    expected = {record.sha256: record.size for manifest in contents.manifests.values() for record in manifest.files}
+    paths = [path for folder in items_of(layout.blobs) for path in (items_of(folder) if folder.is_dir() else [folder])]
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
+        for done, (path, found) in enumerate(zip(paths, threads.map(blob_damage, paths), strict=True), start=1):
+            if found == GONE:
+                continue
+            contents.sizes[path.name] = path.lstat().st_size
+            if found:
+                size, there = expected.get(path.name), contents.sizes[path.name]
+                reason = found if size in (None, there) else f"has {there} bytes instead of {size}"
+                _damage(layout, contents, "blob", path, reason, contents.artifacts_with(path.name))
+            if progress is not None:
+                progress.step("verify", done, len(paths))
+    for sha256 in sorted(expected.keys() - contents.sizes.keys()):
+        if not layout.blob(sha256).exists():
+            _damage(layout, contents, "blob", layout.blob(sha256), "missing", contents.artifacts_with(sha256))
+
+
+GONE = "gone"  # removed since the folder was listed
+
+
+def blob_damage(path: Path) -> str:
+    """What is wrong with the blob at `path`, or nothing; reads it."""
+    if path.is_symlink() or not path.is_file() or not DIGEST.fullmatch(path.name) or path.parent.name != path.name[:2]:
+        return "is not a blob" if path.is_symlink() or path.exists() else GONE
+    try:
+        return "" if sha256_of(path) == path.name else "its bytes have another sha256"
+    except FileNotFoundError:
+        return GONE
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+
+
+def _read_trees(layout: Layout, contents: Contents) -> None:
+    for tree in items_of(layout.trees):
+        if tree == layout.temporary_trees:
+            continue
+        manifest = contents.manifests.get(tree.name)
+        if reason := tree_damage(layout, tree, manifest):
+            # A tree is made anew when it is opened: no stage loses anything by it.
+            _damage(layout, contents, "tree", tree, reason, set())
+
+
+def tree_damage(layout: Layout, tree: Path, manifest: Manifest | None) -> str:
+    """What is wrong with a tree, or nothing; reads the files that are copies of blobs and not links."""
+    if manifest is None:
+        return "has no manifest"
+    if not tree.is_dir() or tree.is_symlink() or names_below(tree) != {record.path for record in manifest.files}:
+        return "has other files than its manifest"
+    for record in manifest.files:
+        path = tree / record.path
+        linked = is_linked(path.lstat(), layout.blob(record.sha256))
+        if not linked and (path.is_symlink() or not path.is_file() or sha256_of(path) != record.sha256):
+            return f"{record.path} was altered"
+    return ""
+
+
+def items_of(folder: Path) -> list[Path]:
+    """What lies in the folder, sorted; nothing when there is no such folder."""
+    return sorted(folder.iterdir()) if folder.is_dir() else []
+
+
+def _damage(layout: Layout, contents: Contents, kind: str, path: Path, reason: str, artifacts: set[str]) -> None:
+    name = path.name if kind in ("blob", "tree") else path.stem
+    where = path.relative_to(layout.root).as_posix()
+    stages = contents.stages_of(artifacts)
+    contents.damaged.append({"kind": kind, "digest": name, "path": where, "reason": reason, "stages": stages})
