@@ -1,0 +1,107 @@
+"""The ungrafted ONNX Runtime GenAI folder of an awq model: the slow half of onnx_model, built once per awq model.
+
+Recipe: the model builder of ONNX Runtime GenAI reads Olive's format and writes one MatMulNBits node per projection,
+y[n] = sum_k x[k] scale[n, k/g] (code[n, k] - zero[n, k/g]), with the codes, scales and zero points as they are.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from assets.stage import Attempt, Facts, Part
+from resources.olive.graph_checks import check_codes, check_options, read_arrived
+from resources.olive.onnx_model import PASSES, GraphOptions, graph_run_config
+from resources.olive.workflow import run_workflow
+from resources.progress import Progress
+
+GRAPH_FILE = "model.onnx"
+ARRIVED_FILE = "graph.json"
+
+# ONNX Runtime GenAI sets a key-value cache of search.max_length tokens aside. The builder writes the context length
+# there, for which Phi-3.5-mini would need 103 GB; a caller who needs more than this asks for it.
+MAX_LENGTH = 2048
+
+# onnxruntime itself is no tool here: it only rounds the head, and its GPU build is a release behind the CPU build,
+# which would keep a graph that was built on one from serving the other.
+TOOLS = ("onnxruntime-genai|onnxruntime-genai-cuda", "onnx", "onnx-ir", "olive-ai", "transformers", "torch")
+
+
+class OnnxGraph(Part):
+    """model.onnx and its data, genai_config.json, the tokenizer, and graph.json: the options that arrived."""
+
+    name = "onnx_graph"
+    made_from = ("awq_model",)
+    tools = TOOLS
+
+    def options(self) -> GraphOptions:
+        spec = self.experiment.onnx_model
+        return GraphOptions(spec.provider, spec.head, spec.accuracy_level)
+
+    def fields(self) -> Mapping[str, Any]:
+        return asdict(self.options())
+
+    def produce(self, attempt: Attempt) -> None:
+        """Build the graph; a StageError when an option did not arrive or a code is not the awq model's."""
+        build_graph(attempt.inputs["awq_model"], self.options(), attempt.folder, attempt.progress)
+
+    def facts(self, folder: Path) -> Facts:
+        """Bytes, quantized projections, and the options that arrived."""
+        arrived = json.loads((folder / ARRIVED_FILE).read_text(encoding="utf-8"))
+        return Facts({"bytes": folder_bytes(folder), "layers": arrived["layers"]}, texts={"options": describe(arrived)})
+
+
+class ExactOnnxGraph(OnnxGraph):
+    """The same awq model built for exactness: float head, float32 activations. It proves graph and graft."""
+
+    name = "onnx_graph_exact"
+
+    def options(self) -> GraphOptions:
+        return GraphOptions("cpu", "float", 1)
+
+
+def build_graph(awq_model: Path, options: GraphOptions, folder: Path, progress: Progress) -> None:
+    """Leave in `folder` the ungrafted ONNX Runtime GenAI folder of the olive-quantized `awq_model`."""
+    import onnx_ir as ir
+
+    run_workflow(graph_run_config(awq_model, options), folder, progress, PASSES)
+    model = ir.load(folder / GRAPH_FILE)
+    arrived = read_arrived(model.graph)
+    check_options(arrived, options)
+    check_codes(model.graph, awq_model)
+    # the builder stamps the commit of whatever git repository lies around its installation
+    model.producer_version = (model.producer_version or "").partition("+")[0]
+    ir.save(model, folder / GRAPH_FILE)
+    settle_search(folder / "genai_config.json")
+    write_json(folder / ARRIVED_FILE, {"provider": options.provider, **asdict(arrived)})
+    progress.log(f"{arrived.layers} projections hold the codes of the awq model; {describe(asdict(arrived))}")
+
+
+def settle_search(file: Path) -> None:
+    """Cap the default length of a generation at MAX_LENGTH tokens."""
+    config = json.loads(file.read_text(encoding="utf-8"))
+    config["search"]["max_length"] = min(config["model"]["context_length"], MAX_LENGTH)
+    write_json(file, config)
+
+
+def describe(arrived: Mapping[str, Any]) -> str:
+    """The options that arrived, one line."""
+    levels = ", ".join(map(str, arrived["accuracy_levels"]))
+    bits = ", ".join(f"int{bits}" for bits in arrived["bits"])
+    return (
+        f"layers {bits}, head {arrived['head']}, embedding {arrived['embedding']}, "
+        f"accuracy level {levels}, activations {arrived['io_type']}"
+    )
+
+
+def folder_bytes(folder: Path) -> int:
+    """Size of all files below `folder`."""
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+
+
+def write_json(file: Path, document: Mapping[str, Any]) -> None:
+    """Leave `document` in `file`, indented, ending with a line feed."""
+    file.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

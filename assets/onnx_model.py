@@ -1,0 +1,63 @@
+"""The ONNX Runtime GenAI folder: the int4 graph of the awq model, LoRA inputs on it, and the adapter's weights.
+
+Paper: arXiv 2106.09685, LoRA. Formula: y = MatMulNBits(x) + (x A) B, A and B inputs of the graph with defaults of rank
+0, so that the base answers without an adapter and several adapters serve on one base.
+Recipe: assets/onnx_graph.py builds the graph once per awq model; here its targets get LoRA inputs, its data is linked
+byte for byte, and adapters/NAME.onnx_adapter is written. New adapter weights make a new adapter file and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from assets.experiment import OnnxModelSpec
+from assets.onnx_graph import ARRIVED_FILE, GRAPH_FILE, TOOLS, OnnxGraph, describe, folder_bytes, write_json
+from assets.stage import Attempt, Facts, Stage
+from resources.olive.graft import graft_adapter
+
+
+class OnnxModel(Stage):
+    """A folder that ONNX Runtime GenAI opens: model.onnx and its data, genai_config.json, tokenizer, adapters/."""
+
+    name = "onnx_model"
+    made_from = ("awq_model", "lora_adapter")
+    parts = (OnnxGraph,)
+    tools = TOOLS
+
+    def spec(self) -> OnnxModelSpec:
+        return self.experiment.onnx_model
+
+    def produce(self, attempt: Attempt) -> None:
+        """Graft LoRA inputs onto the part onnx_graph and write the adapter file."""
+        graph, adapter = attempt.inputs["onnx_graph"], attempt.inputs["lora_adapter"]
+        grafted = graft_adapter(graph, adapter, attempt.folder, self.spec().adapter)
+        arrived = json.loads((graph / ARRIVED_FILE).read_text(encoding="utf-8"))
+        (attempt.folder / ARRIVED_FILE).unlink()  # the link, not the part's file
+        write_json(attempt.folder / ARRIVED_FILE, arrived | {"grafted": grafted})
+        attempt.progress.log(f"{len(grafted)} projections take the adapter {self.spec().adapter}")
+
+    def facts(self, folder: Path) -> Facts:
+        """Bytes, quantized and grafted projections, the files, and the options that arrived."""
+        arrived = json.loads((folder / ARRIVED_FILE).read_text(encoding="utf-8"))
+        numbers = {
+            "bytes": folder_bytes(folder),
+            "data_bytes": (folder / f"{GRAPH_FILE}.data").stat().st_size,
+            "adapter_bytes": (folder / "adapters" / f"{self.spec().adapter}.onnx_adapter").stat().st_size,
+            "layers": arrived["layers"],
+            "grafted_layers": len(arrived["grafted"]),
+        }
+        return Facts(numbers, tables={"files": _files(folder)}, texts={"options": _summary(arrived)})
+
+
+def _files(folder: Path) -> list[dict[str, Any]]:
+    paths = sorted(file for file in folder.rglob("*") if file.is_file())
+    return [{"file": path.relative_to(folder).as_posix(), "bytes": path.stat().st_size} for path in paths]
+
+
+def _summary(arrived: dict[str, Any]) -> str:
+    counts = Counter(part.rpartition(".")[2] for part in arrived["grafted"])
+    targets = ", ".join(f"{name} ({count})" for name, count in counts.items())
+    return f"Built for {arrived['provider']}: {describe(arrived)}. LoRA inputs on {targets}."

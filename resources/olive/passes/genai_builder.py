@@ -1,0 +1,76 @@
+"""An Olive pass behind which the model builder of ONNX Runtime GenAI runs on an olive-quantized model.
+
+Olive 0.13's own ModelBuilder pass needs a builder of 0.14.1 or older. This one hands the folder to the builder of the
+installed release, which reads Olive's format and copies the codes, scales and zero points as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from olive.hardware.accelerator import AcceleratorSpec
+from olive.model import OliveModelHandler, ONNXModelHandler
+from olive.passes import Pass
+from olive.passes.olive_pass import PassConfigParam
+from olive.passes.pass_config import BasePassConfig
+
+from resources.olive.unfused import has_fused_projections, write_unfused
+
+logger = logging.getLogger(__name__)
+GRAPH_FILE = "model.onnx"
+
+
+class OlivePressGenaiBuilder(Pass):
+    """An ONNX Runtime GenAI folder from an olive-quantized Hugging Face folder."""
+
+    @classmethod
+    def _default_config(cls, accelerator_spec: AcceleratorSpec) -> dict[str, PassConfigParam]:
+        return {
+            "precision": PassConfigParam(type_=str, default_value="int4", description="the builder's -p"),
+            "provider": PassConfigParam(
+                type_=str, required=True, description="the builder's -e: the provider the graph is for, not built on"
+            ),
+            "options": PassConfigParam(
+                type_=dict[str, str], required=True, description="the builder's --extra_options, in its own words"
+            ),
+        }
+
+    def _run_for_config(
+        self, model: OliveModelHandler, config: type[BasePassConfig], output_model_path: str
+    ) -> ONNXModelHandler:
+        settings: dict[str, Any] = config.model_dump()  # pyright: ignore[reportCallIssue]
+        source, out = Path(model.get_resource("model_path")), Path(output_model_path)
+        with tempfile.TemporaryDirectory(prefix="unfused-") as scratch:
+            if has_fused_projections(source):
+                write_unfused(source, Path(scratch) / "model")
+                source = Path(scratch) / "model"
+            build(source, out, settings["precision"], settings["provider"], settings["options"])
+        others = sorted(str(file) for file in out.iterdir() if not file.name.startswith(GRAPH_FILE))
+        return ONNXModelHandler(out, onnx_file_name=GRAPH_FILE, model_attributes={"additional_files": others})
+
+
+def build(source: Path, out: Path, precision: str, provider: str, options: dict[str, str]) -> None:
+    """Leave in `out` what the builder makes of the folder `source`: graph, data, genai_config.json, tokenizer."""
+    from onnxruntime_genai.models.builder import create_model, parse_extra_options
+
+    with tempfile.TemporaryDirectory(prefix="builder-") as cache, _builder_log():
+        place = (None, str(source), str(out), precision, provider, f"{cache}/builder")
+        given = parse_extra_options(*place, [f"{name}={value}" for name, value in options.items()])
+        create_model(*place, **given)
+
+
+@contextlib.contextmanager
+def _builder_log():  # noqa: ANN202
+    """What the builder prints and draws goes to the log at level debug, so that standard output stays the caller's."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            logger.debug("%s", line.rpartition("\r")[2])
