@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 LOADED_WRONGLY = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")
 
 
-def load_dequantized(folder: Path, dtype: str = "float32", device: str = "cpu") -> PreTrainedModel:
+def load_dequantized(
+    folder: Path, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
+) -> PreTrainedModel:
     """The model in `folder` with every quantized layer replaced by a float one of the same (dequantized) values.
 
     The model is in eval mode, has no quantization config any more and can be trained. A folder that is not
     olive-quantized, and any missing, unexpected or misshapen weight, is a StageError.
     """
     _check_quantized(folder)
-    model = _load(folder, dtype)
+    model = _load(folder, dtype, trust_remote_code)
     _replace_quantized(model)
     _forget_quantizer(model)
     return model.to(device).eval()  # pyright: ignore[reportArgumentType]
@@ -40,7 +42,7 @@ def _check_quantized(folder: Path) -> None:
         raise StageError("awq_model", f"{folder} holds {found or 'no'} quantization; accepted: olive")
 
 
-def _load(folder: Path, dtype: str) -> PreTrainedModel:
+def _load(folder: Path, dtype: str, trust_remote_code: bool) -> PreTrainedModel:
     import torch
     from olive.common.quant.hf_utils import OliveHfQuantizationConfig, OliveHfQuantizer
     from transformers import AutoModelForCausalLM
@@ -50,7 +52,11 @@ def _load(folder: Path, dtype: str) -> PreTrainedModel:
     AUTO_QUANTIZER_MAPPING["olive"] = OliveHfQuantizer
     try:
         loaded: Any = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=getattr(torch, dtype), local_files_only=True, output_loading_info=True
+            folder,
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            output_loading_info=True,
+            trust_remote_code=trust_remote_code,
         )
     except RuntimeError as error:  # what transformers raises for another shape
         raise StageError("awq_model", f"the weights in {folder} do not fit its configuration: {error}") from error

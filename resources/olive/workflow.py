@@ -13,6 +13,8 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -50,23 +52,26 @@ def run_workflow(
     stage = run_config.get("workflow_id", "olive")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".olive-", dir=folder) as private:
-        config = dict(run_config) | {
+        config = deepcopy(dict(run_config)) | {  # Olive changes what it is given
             "output_dir": f"{private}/output",
             "cache_dir": f"{private}/cache",
             "log_severity_level": 2,
         }
         with reporting_to(progress), _olive_log() as failures:
-            made = _run(stage, config, package_config(passes or {}), failures)
+            made = _run(stage, config, passes or {}, failures)
         _move(made, folder)
 
 
-def _run(stage: str, config: dict[str, Any], packages: dict[str, Any], failures: list[BaseException]) -> Path:
+def _run(stage: str, config: dict[str, Any], passes: Mapping[str, str], failures: list[BaseException]) -> Path:
     """Run the workflow; the path of the model or adapter it made."""
     from olive.exception import EXCEPTIONS_TO_RAISE
     from olive.workflows import run
 
+    for module in passes.values():  # beside passes they register data components that the run config may name
+        import_module(module)
+
     try:
-        output = run(config, package_config=packages)
+        output = run(config, package_config=package_config(passes))
     except (*EXCEPTIONS_TO_RAISE, OSError) as error:
         raise StageError(stage, _message(error)) from error
     best = output.get_best_candidate() if output is not None and output.has_output_model() else None

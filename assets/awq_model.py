@@ -1,0 +1,151 @@
+"""awq_model: the base model in int4 (or int8), rounded so that it loses little on real activations.
+
+AWQ, Lin et al., arXiv 2306.00978. Formula: find s that minimises ‖Q(W · diag(s)) · (diag(s)⁻¹ · X) − W · X‖, with
+s = s_X^α · s_W^(α−1), and fold diag(s)⁻¹ into the operation before. Recipe: calibrate on samples of prose layer by
+layer, search α for attention and MLP inputs and outputs, search the bounds of each group of weights, round to nearest
+and pack as Olive does. The passes are in resources/olive/passes; here they are run and what they made is measured.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from assets.stage import Attempt, Facts, Stage
+from resources.calibration_text import calibration_part, measuring_part, token_samples
+from resources.errors import ConfigurationError
+from resources.olive.awq_folder import load_dequantized
+from resources.olive.awq_model import PASSES, awq_run_config, check_group_size
+from resources.olive.workflow import run_workflow
+from resources.perplexity import perplexity
+
+METRICS = "awq_metrics.json"
+LAYERS = "awq_layers.json"  # what the pass leaves beside the weights
+Samples = Sequence[Sequence[int]]
+
+
+class AwqModel(Stage):
+    """AWQ int4 weights in Olive's Hugging Face format, with tokenizer, and awq_metrics.json."""
+
+    name = "awq_model"
+    made_from = ("base_model", "calibration_text")
+    tools = ("olive-ai", "torch", "transformers")
+
+    def check(self) -> None:
+        """A base model in a local folder shows its layer sizes before anything runs."""
+        folder = self.experiment.base_model.folder
+        file = self.experiment.path(folder) / "config.json" if folder else None
+        if file is not None and file.is_file():
+            check_group_size(_config(file.parent), self.experiment.awq_model.group_size)
+
+    def produce(self, attempt: Attempt) -> None:
+        spec = self.experiment.awq_model
+        base = attempt.inputs["base_model"]
+        config = _config(base)
+        check_group_size(config, spec.group_size)
+        calibrating, measuring = self._samples(base, attempt.inputs["calibration_text"])
+        samples_file = attempt.scratch / "samples.json"
+        samples_file.write_text(json.dumps(calibrating), encoding="utf-8")
+        run_config = awq_run_config(
+            base,
+            samples_file,
+            bits=spec.bits,
+            group_size=spec.group_size,
+            symmetric=spec.symmetric,
+            ratios=spec.ratios,
+            clip=spec.clip,
+            device=attempt.device,
+            trust_remote_code=self.experiment.base_model.trust_remote_code,
+        )
+        run_workflow(run_config, attempt.folder, attempt.progress, PASSES)
+        layers_file = attempt.folder / LAYERS
+        metrics = {
+            "base_bytes": _weight_bytes(base),
+            "bytes": _weight_bytes(attempt.folder),
+            **(self._perplexities(attempt, config, measuring) if measuring else {}),
+            "layers": json.loads(layers_file.read_text(encoding="utf-8")),
+        }
+        layers_file.unlink()
+        (attempt.folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+
+    def facts(self, folder: Path) -> Facts:
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+        numbers["compression_ratio"] = round(metrics["base_bytes"] / metrics["bytes"], 3)
+        return Facts(numbers, {"layers": metrics["layers"]}, texts={"summary": self._summary(numbers)})
+
+    def _samples(self, base: Path, text_folder: Path) -> tuple[Samples, Samples]:
+        """Samples to calibrate on, and samples of other text to measure on."""
+        spec = self.experiment.awq_model
+        tokenizer = _tokenizer(base, self.experiment.base_model.trust_remote_code)
+        text = (text_folder / "text.txt").read_text(encoding="utf-8")
+        calibrating = token_samples(tokenizer, calibration_part(text), spec.samples, spec.tokens, spec.seed)
+        measuring = token_samples(tokenizer, measuring_part(text), spec.measure_samples, spec.tokens, spec.seed)
+        return calibrating, measuring
+
+    def _perplexities(self, attempt: Attempt, config: Mapping[str, Any], measuring: Samples) -> dict[str, float]:
+        """Perplexity of the base model and of the AWQ model on `measuring`, in the type the base model comes in."""
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        dtype = config.get("dtype") or config.get("torch_dtype") or "float32"
+        trusted = self.experiment.base_model.trust_remote_code
+        attempt.progress.step("perplexity", 0, 2)
+        base: Any = AutoModelForCausalLM.from_pretrained(
+            attempt.inputs["base_model"],
+            dtype=getattr(torch, dtype),
+            local_files_only=True,
+            trust_remote_code=trusted,
+        )
+        before = perplexity(base.to(attempt.device).eval(), measuring)
+        del base  # two models need not fit side by side
+        attempt.progress.step("perplexity", 1, 2, f"float {before:.2f}")
+        after = perplexity(load_dequantized(attempt.folder, dtype, attempt.device, trusted), measuring)
+        attempt.progress.step("perplexity", 2, 2, f"float {before:.2f}, awq {after:.2f}")
+        return {"float_perplexity": before, "awq_perplexity": after}
+
+    def _summary(self, numbers: Mapping[str, float]) -> str:
+        spec = self.experiment.awq_model
+        kind = "symmetric" if spec.symmetric else "asymmetric"
+        lines = [
+            f"int{spec.bits}, {kind}, groups of {spec.group_size}, calibrated on {spec.samples} × {spec.tokens} tokens",
+            f"Weights: {numbers['base_bytes'] / 1e6:.1f} MB → {numbers['bytes'] / 1e6:.1f} MB",
+        ]
+        if "awq_perplexity" in numbers:
+            before, after = numbers["float_perplexity"], numbers["awq_perplexity"]
+            measured = f"{spec.measure_samples} × {spec.tokens} tokens of text it was not calibrated on"
+            lines.append(f"Perplexity on {measured}: {before:.2f} → {after:.2f} ({100 * (after / before - 1):+.1f} %)")
+        return "\n\n".join(lines)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    file = folder / "config.json"
+    accepted = "a folder in Hugging Face format that holds a causal language model"
+    if not file.is_file():
+        raise ConfigurationError("base_model", f"no config.json in {folder}", accepted)
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ConfigurationError("base_model", f"a broken config.json in {folder} ({error})", accepted) from error
+    architectures = config.get("architectures") or ["no architecture"]
+    if not any("CausalLM" in name or "LMHead" in name for name in architectures):
+        raise ConfigurationError("base_model", f"{', '.join(architectures)} in {folder}", accepted)
+    return config
+
+
+def _tokenizer(folder: Path, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigurationError(
+            "base_model", f"no usable tokenizer in {folder} ({reason})", "tokenizer.json"
+        ) from error
+
+
+def _weight_bytes(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.glob("*.safetensors"))
