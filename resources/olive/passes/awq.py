@@ -122,9 +122,8 @@ class AwqLayers:
         with gathered(list(linears.values()), self.shape, self.token_stride) as statistics:
             for sample in range(len(self.hidden)):
                 self._compute(layer.layer, sample)
-        folds = working_folds(
-            possible_folds(self.wrapper, layer), lambda: self._compute(layer.layer, 0), self.hidden[0]
-        )
+        possible = [fold for fold in possible_folds(self.wrapper, layer) if statistics.keys() >= set(fold.linears)]
+        folds = working_folds(possible, lambda: self._compute(layer.layer, 0), self.hidden[0])
         ratios, clip = self.settings.ratios, self.settings.clip
         chosen = [scale(fold, statistics[fold.linears[0]], self.shape, ratios, clip) for fold in folds]
         for name, linear in linears.items():

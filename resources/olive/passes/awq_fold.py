@@ -70,13 +70,12 @@ def possible_folds(wrapper: ModelWrapper, layer: LayerWrapper) -> list[Fold]:
     attention_inputs = _linears(layer.get_attention_inputs)
     attention_outputs = _linears(layer.get_attention_outputs)
     mlp_inputs, mlp_outputs = _linears(layer.get_mlp_inputs), _linears(layer.get_mlp_outputs)
-    found = [
+    return [
         *_after_norm("attention inputs", layer.get_first_layer_norm, attention_inputs),
         *_after_value("attention output", attention_inputs[-1:], attention_outputs, _heads(wrapper)),
         *_after_norm("mlp inputs", layer.get_second_layer_norm, mlp_inputs),
         *_after_up("mlp output", mlp_inputs[::-1], mlp_outputs),
     ]
-    return [fold for fold in found if all(hasattr(linear, "quant_info") for linear in fold.linears)]
 
 
 def working_folds(folds: Sequence[Fold], compute: Callable[[], torch.Tensor], inputs: torch.Tensor) -> list[Fold]:
@@ -107,11 +106,10 @@ def working_folds(folds: Sequence[Fold], compute: Callable[[], torch.Tensor], in
 
 
 def _after_norm(name: str, get_norm: Callable[..., Any], linears: list[nn.Linear]) -> list[Fold]:
-    norm = get_norm(return_name=False) if linears else None
-    weight = getattr(norm, "weight", None)
-    if norm is None or weight is None or weight.dim() != 1 or len(weight) != linears[0].in_features:
+    norms = [norm for norm in _modules(get_norm) if isinstance(getattr(norm, "weight", None), nn.Parameter)]
+    if not linears or not norms or norms[0].weight.shape != (linears[0].in_features,):
         return []
-    return [Fold(name, norm, tuple(linears), offset=offset) for offset in (0.0, 1.0)]
+    return [Fold(name, norms[0], tuple(linears), offset=offset) for offset in (0.0, 1.0)]
 
 
 def _after_value(
@@ -136,10 +134,14 @@ def _heads(wrapper: ModelWrapper) -> tuple[int, int, int]:
 
 
 def _linears(get: Callable[..., Any]) -> list[nn.Linear]:
-    """The modules if all are linear layers; none where this layer has no such modules (hybrid architectures)."""
+    modules = _modules(get)
+    return modules if all(isinstance(module, nn.Linear) for module in modules) else []
+
+
+def _modules(get: Callable[..., Any]) -> list[Any]:
+    """What Olive finds; nothing where this layer has no such modules (hybrid architectures, other norms)."""
     try:
         found = get(return_name=False)
     except AttributeError:
         return []
-    modules = found if isinstance(found, list) else [found]
-    return modules if all(isinstance(module, nn.Linear) for module in modules) else []
+    return found if isinstance(found, list) else [found]

@@ -1,0 +1,69 @@
+"""The run config of the AWQ workflow, and the group sizes that a base model allows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from resources.errors import ConfigurationError
+from resources.olive.awq_model import accepted_group_sizes, awq_run_config, check_group_size
+
+SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
+
+
+def test_run_config():
+    config = awq_run_config(
+        Path("base"), Path("samples.json"), bits=4, group_size=32, symmetric=False, ratios=20, clip=True, device="cuda"
+    )
+    assert config == {
+        "workflow_id": "awq_model",
+        "input_model": {
+            "type": "HfModel",
+            "model_path": "base",
+            "task": "text-generation",
+            "load_kwargs": {"trust_remote_code": False},
+        },
+        "data_configs": [
+            {
+                "name": "calibration",
+                "load_dataset_config": {"type": "olive_press_token_samples", "file": "samples.json"},
+                "pre_process_data_config": {"type": "skip_pre_process"},
+                "post_process_data_config": {"type": "skip_post_process"},
+                "dataloader_config": {"batch_size": 1},
+            }
+        ],
+        "passes": {
+            "awq": {
+                "type": "OlivePressAwq",
+                "bits": 4,
+                "group_size": 32,
+                "sym": False,
+                "ratios": 20,
+                "clip": True,
+                "device": "cuda",
+                "data_config": "calibration",
+            }
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "accepted"),
+    [
+        (SMOLLM2, (16, 32, 64)),
+        ({"hidden_size": 3072, "intermediate_size": 8192, "num_attention_heads": 32}, (16, 32, 64, 128, 256)),
+        ({"hidden_size": 1024, "intermediate_size": 3072, "num_attention_heads": 6, "head_dim": 80}, (16, 32)),
+        ({"hidden_size": 1000, "intermediate_size": 4000, "num_attention_heads": 10}, ()),
+        ({"n_embd": 768}, (16, 32, 64, 128, 256)),
+    ],
+)
+def test_accepted_group_sizes_divide_every_layer(config, accepted):
+    assert accepted_group_sizes(config) == accepted
+
+
+def test_a_group_size_that_does_not_fit_names_key_found_and_accepted():
+    message = r"awq_model\.group_size: found 128, .*hidden size 576.*; accepted: 16, 32, 64"
+    with pytest.raises(ConfigurationError, match=message):
+        check_group_size(SMOLLM2, 128)
+    check_group_size(SMOLLM2, 64)
