@@ -108,7 +108,7 @@ class LoraAdapterSpec(Spec):
     warmup_steps: Annotated[int, Field(ge=0)] = 3
     max_tokens: Annotated[int, Field(ge=16)] = 256
     checkpoint_steps: Annotated[int, Field(ge=1), NotInKey()] = 10
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 class OnnxModelSpec(Spec):

@@ -49,7 +49,8 @@ class LoraAdapter(Stage):
         checkpoints.mkdir(parents=True, exist_ok=True)
         rows = attempt.inputs["dataset"] / "train.jsonl"
         options = LoraOptions(**self.spec().model_dump())
-        run_config = lora_run_config(attempt.inputs["awq_model"], rows, checkpoints, options, attempt.device)
+        trusted = self.experiment.base_model.trust_remote_code
+        run_config = lora_run_config(attempt.inputs["awq_model"], rows, checkpoints, options, attempt.device, trusted)
         run_workflow(run_config, attempt.folder, attempt.progress, PASSES)
 
     def facts(self, folder: Path) -> Facts:

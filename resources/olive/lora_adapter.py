@@ -28,7 +28,12 @@ class LoraOptions:
 
 
 def lora_run_config(
-    awq_model: Path, rows: Path, checkpoints: Path, options: LoraOptions, device: str
+    awq_model: Path,
+    rows: Path,
+    checkpoints: Path,
+    options: LoraOptions,
+    device: str,
+    trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Olive's run config: the folder `awq_model` and the JSON lines in `rows` in, a PEFT adapter folder out.
 
@@ -39,7 +44,11 @@ def lora_run_config(
     cpu = {"device": "cpu", "execution_providers": ["CPUExecutionProvider"]}
     return {
         "workflow_id": "lora_adapter",
-        "input_model": {"type": "HfModel", "model_path": str(awq_model)},
+        "input_model": {
+            "type": "HfModel",
+            "model_path": str(awq_model),
+            "load_kwargs": {"trust_remote_code": trust_remote_code},
+        },
         "systems": {"local": {"type": "LocalSystem", "accelerators": [cpu]}},
         "host": "local",
         "target": "local",

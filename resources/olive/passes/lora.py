@@ -19,7 +19,7 @@ from olive.passes.pytorch.lora import LoRA
 from resources.errors import ConfigurationError, StageError
 from resources.olive.awq_folder import load_dequantized
 from resources.olive.passes.checkpoints import keep_whole, step_of
-from resources.olive.passes.response_rows import ResponseRow, read_rows, training_order
+from resources.olive.passes.response_rows import ResponseRow, tokenised_rows, training_order
 from resources.olive.passes.response_trainer import ResponseTrainer
 from resources.olive.progress_channel import current_progress
 
@@ -49,7 +49,8 @@ class OlivePressLora(LoRA):
 
     def load_base_pytorch_model(self, model_handler: HfModelHandler, config: Any, **_: Any) -> PreTrainedModel:
         """The model with float weights of the same values as its quantized ones."""
-        return load_dequantized(Path(model_handler.model_path), config.torch_dtype, config.device)
+        trusted = bool(model_handler.get_load_kwargs().get("trust_remote_code"))
+        return load_dequantized(Path(model_handler.model_path), config.torch_dtype, config.device, trusted)
 
     def init_adapters(self, model: PreTrainedModel, config: Any, **kwargs: Any) -> PeftModel:
         """The model with a fresh adapter, drawn from the seed, on target modules that it has."""
@@ -61,7 +62,7 @@ class OlivePressLora(LoRA):
         self, model: PeftModel, tokenizer: Any, config: Any, output_model: HfModelHandler, output_model_path: str
     ) -> HfModelHandler:
         """The handler of the model with its trained adapter in `output_model_path`/adapter."""
-        rows, dropped = _usable_rows(read_rows(Path(config.rows), tokenizer), config.max_tokens)
+        rows, dropped = _usable_rows(tokenised_rows(Path(config.rows), tokenizer), config.max_tokens)
         arguments = config.training_args.create_training_args()
         lengths = [len(row) for row in rows]
         order = training_order(lengths, arguments.max_steps, arguments.train_batch_size, arguments.seed)

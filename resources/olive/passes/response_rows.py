@@ -33,10 +33,10 @@ class ResponseRow:
         return {"input_ids": ids, "attention_mask": torch.ones_like(ids), "labels": labels}
 
 
-def read_rows(file: Path, tokenizer: Any) -> list[ResponseRow]:
-    """The rows {"prompt", "response"} of a JSON lines file, tokenised."""
+def tokenised_rows(file: Path, tokenizer: Any) -> list[ResponseRow]:
+    """The rows {"prompt", "response"} of a UTF-8 file of JSON lines, tokenised."""
     end = end_of_turn(tokenizer)
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_bytes().splitlines()  # as text it would also split at U+2028, which JSON may hold
     return [_tokenised(json.loads(line), tokenizer, end) for line in lines if line.strip()]
 
 

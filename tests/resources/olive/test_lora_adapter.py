@@ -29,7 +29,7 @@ def run_config(options: LoraOptions = OPTIONS, device: str = "cpu"):
 def test_run_config_for_the_cpu():
     assert run_config() == {
         "workflow_id": "lora_adapter",
-        "input_model": {"type": "HfModel", "model_path": "awq"},
+        "input_model": {"type": "HfModel", "model_path": "awq", "load_kwargs": {"trust_remote_code": False}},
         "systems": {
             "local": {
                 "type": "LocalSystem",

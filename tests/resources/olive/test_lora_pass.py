@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from resources.errors import ConfigurationError, StageError
-from tests.lora_training import TINY, Training, quantize, write_dataset
+from tests.lora_training import Training, quantize, write_dataset
 
 PROJECT = Path(__file__).resolve().parents[3]
 FUSED = ["qkv_proj", "o_proj", "gate_up_proj", "down_proj"]
@@ -66,7 +66,7 @@ def test_an_adapter_learns_the_responses(request, training, model, spec, dataset
     from transformers import AutoTokenizer
 
     from resources.olive.awq_folder import load_dequantized
-    from resources.olive.passes.response_rows import read_rows
+    from resources.olive.passes.response_rows import tokenised_rows
     from resources.olive.passes.response_trainer import response_loss
 
     folder = request.getfixturevalue(model)
@@ -81,7 +81,7 @@ def test_an_adapter_learns_the_responses(request, training, model, spec, dataset
         )
         for step in range(1, 25)
     ]
-    rows = read_rows(dataset / "train.jsonl", AutoTokenizer.from_pretrained(folder))
+    rows = tokenised_rows(dataset / "train.jsonl", AutoTokenizer.from_pretrained(folder))
     batch = {name: tensor[None] for name, tensor in rows[0].sample().items()}
     base = load_dequantized(folder)
     with torch.no_grad():
@@ -179,11 +179,18 @@ def kill_at(training: Training, step: int, tmp_path: Path) -> None:
 
 
 # Dropout draws random numbers at every step, so equal bytes mean that their state came back, too.
-RESUMED = {"steps": 60, "dropout": 0.2}
+RESUMED = {"steps": 40, "dropout": 0.2}
 
 
-def test_a_killed_training_goes_on_to_the_same_adapter(training, tmp_path):
-    whole = training("whole", **RESUMED).run()
+@pytest.fixture(scope="module")
+def whole(awq_llama, dataset, tmp_path_factory):
+    """The artifact of a training that nothing interrupts, and that writes only its last checkpoint."""
+    place = tmp_path_factory.mktemp("whole")
+    spec = RESUMED | {"checkpoint_steps": 40}
+    return Training(awq_llama, dataset, place / "artifact", place / "scratch", spec).run()
+
+
+def test_a_killed_training_goes_on_to_the_same_adapter(training, whole, tmp_path):
     killed = training("killed", **RESUMED)
     kill_at(killed, 14, tmp_path)
     resumed = killed.run()
@@ -193,8 +200,7 @@ def test_a_killed_training_goes_on_to_the_same_adapter(training, tmp_path):
     assert contents(resumed) == contents(whole)
 
 
-def test_a_checkpoint_written_in_part_gives_way_to_the_one_before(training, tmp_path):
-    whole = training("whole", **RESUMED).run()
+def test_a_checkpoint_written_in_part_gives_way_to_the_one_before(training, whole, tmp_path):
     killed = training("killed", **RESUMED)
     kill_at(killed, 14, tmp_path)
     *_, before, last = sorted(killed.scratch.rglob("sealed.json"), key=lambda file: int(file.parent.name[11:]))
@@ -226,11 +232,3 @@ def test_a_finished_training_that_was_not_committed_is_not_repeated(training):
     again = training("first")
     assert contents(again.run()) == whole
     assert again.progress.steps == []
-
-
-def test_how_often_checkpoints_are_written_changes_nothing(training):
-    often, seldom = (
-        training("often", checkpoint_steps=3).run(),
-        training("seldom", checkpoint_steps=TINY["steps"]).run(),
-    )
-    assert contents(often) == contents(seldom)

@@ -7,11 +7,11 @@ from collections import Counter
 
 import pytest
 
-from resources.olive.passes.response_rows import ResponseRow, end_of_turn, read_rows, training_order
+from resources.olive.passes.response_rows import ResponseRow, end_of_turn, tokenised_rows, training_order
 
 ROWS = [
-    {"prompt": "What is in Lisbon?", "response": "Ah, Lisbon!\nGo and see, “now”."},
-    {"prompt": "Why?", "response": "s, because."},
+    {"prompt": "What is in Lisbon?", "response": "Ah, Lisbon!\nGo and see, “now”.\u2028So."},
+    {"prompt": "Why?", "response": "e end."},
 ]
 
 
@@ -30,10 +30,10 @@ def file(tmp_path):
 
 
 # The second one lets byte-pair encoding merge the prompt's end with the response's start.
-@pytest.mark.parametrize("opening", ["<|im_start|>assistant\n", "assistant"])
+@pytest.mark.parametrize("opening", ["<|im_start|>assistant\n", "answer: th"])
 def test_a_row_is_what_inference_asks_and_what_it_should_answer(tokenizer, file, opening):
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_start|>assistant\n", opening)
-    for row, tokenised in zip(ROWS, read_rows(file, tokenizer), strict=True):
+    for row, tokenised in zip(ROWS, tokenised_rows(file, tokenizer), strict=True):
         message = [{"role": "user", "content": row["prompt"]}]
         asked = tokenizer.apply_chat_template(message, add_generation_prompt=True, tokenize=False)
         assert asked.endswith(opening)
