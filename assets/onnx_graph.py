@@ -51,7 +51,9 @@ class OnnxGraph(Part):
     def facts(self, folder: Path) -> Facts:
         """Bytes, quantized projections, and the options that arrived."""
         arrived = json.loads((folder / ARRIVED_FILE).read_text(encoding="utf-8"))
-        return Facts({"bytes": folder_bytes(folder), "layers": arrived["layers"]}, texts={"options": describe(arrived)})
+        return Facts(
+            {"bytes": folder_bytes(folder), "quantized_layers": arrived["layers"]}, texts={"options": describe(arrived)}
+        )
 
 
 class ExactOnnxGraph(OnnxGraph):

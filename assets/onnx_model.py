@@ -46,7 +46,7 @@ class OnnxModel(Stage):
             "bytes": folder_bytes(folder),
             "data_bytes": (folder / f"{GRAPH_FILE}.data").stat().st_size,
             "adapter_bytes": (folder / "adapters" / f"{self.spec().adapter}.onnx_adapter").stat().st_size,
-            "layers": arrived["layers"],
+            "quantized_layers": arrived["layers"],
             "grafted_layers": len(arrived["grafted"]),
         }
         return Facts(numbers, tables={"files": _files(folder)}, texts={"options": _summary(arrived)})

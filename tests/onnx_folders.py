@@ -14,11 +14,11 @@ from resources.olive.workflow import run_workflow
 IDS = [[7 * index % 500 + 3 for index in range(24)]]
 
 
-def quantize(base_model: Path, folder: Path, symmetric: bool = False, group_size: int = 32) -> Path:
+def quantize(base_model: Path, folder: Path, symmetric: bool = False, **rtn) -> Path:
     """An olive-quantized copy of `base_model` in `folder`, biases other than zero where it has any."""
     config = {
         "input_model": {"type": "HfModel", "model_path": str(_biased(base_model, folder / "biased"))},
-        "passes": {"rtn": {"type": "Rtn", "bits": 4, "group_size": group_size, "sym": symmetric}},
+        "passes": {"rtn": {"type": "Rtn", "bits": 4, "group_size": 32, "sym": symmetric} | rtn},
     }
     run_workflow(config, folder / "awq_model")
     return folder / "awq_model"
@@ -75,6 +75,13 @@ def onnx_logits(folder: Path, ids: list[list[int]], adapter: str | None = None) 
         loaded.Load(str(folder / "adapters" / f"{adapter}.onnx_adapter"))
         run_options.add_active_adapter(loaded)
     return session.run(["logits"], feeds, run_options)[0].astype(np.float32)
+
+
+def open_graph(folder: Path):
+    """The onnx_ir model of model.onnx in `folder`."""
+    import onnx_ir as ir
+
+    return ir.load(folder / "model.onnx")
 
 
 def _biased(base_model: Path, folder: Path) -> Path:

@@ -10,6 +10,7 @@ import contextlib
 import io
 import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from resources.olive.unfused import has_fused_projections, write_unfused
 
 logger = logging.getLogger(__name__)
 GRAPH_FILE = "model.onnx"
+# They warn about the tied head, which has its name in the graph before the builder has quantized it.
+CHATTY = ("onnx_ir", "onnxruntime.quantization")
 
 
 class OlivePressGenaiBuilder(Pass):
@@ -65,12 +68,17 @@ def build(source: Path, out: Path, precision: str, provider: str, options: dict[
 
 
 @contextlib.contextmanager
-def _builder_log():  # noqa: ANN202
+def _builder_log() -> Iterator[None]:
     """What the builder prints and draws goes to the log at level debug, so that standard output stays the caller's."""
     printed = io.StringIO()
+    levels = {name: logging.getLogger(name).level for name in CHATTY}
     try:
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(logging.ERROR)
         with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
             yield
     finally:
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
         for line in printed.getvalue().splitlines():
             logger.debug("%s", line.rpartition("\r")[2])
