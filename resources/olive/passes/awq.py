@@ -188,6 +188,6 @@ def _in_float32(value: Any) -> Any:
 
 
 def _note(chosen: list[ChosenScale]) -> str:
-    """How much of the layer's mean error the scales took away."""
-    before, after = (sum(errors) for errors in zip(*((s.error_before, s.error_after) for s in chosen), strict=True))
-    return f"error −{100 * (1 - after / before):.0f} %" if before else ""
+    """How much of the layer's error the scales took away."""
+    before, after = sum(scale.error_before for scale in chosen), sum(scale.error_after for scale in chosen)
+    return f"error −{100 * (1 - after / before):.0f} %" if before else "nothing to scale"
