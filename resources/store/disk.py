@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from pathlib import Path
 from types import TracebackType
 
@@ -36,10 +35,13 @@ class FullDisk:
             raise _FullDiskError(self._stage, self._what(), REMEDY) from error
 
     def _what(self) -> str:
-        total, _, free = shutil.disk_usage(_nearest(self._place))
+        disk = os.statvfs(_nearest(self._place))
+        free = f"{_size(disk.f_bavail * disk.f_frsize)} of {_size(disk.f_blocks * disk.f_frsize)}"
+        if disk.f_files and not disk.f_favail:
+            free = f"no inodes (it holds as many files as it can), and {free}"
         written = sum(item.lstat().st_blocks * 512 for folder in self._written for item in folder.rglob("*"))
         attempt = f"; this attempt had written {_size(written)} and needs more" if self._written else ""
-        return f"the disk under {self._place} is full: {_size(free)} of {_size(total)} are free{attempt}"
+        return f"the disk under {self._place} is full: {free} are free{attempt}"
 
 
 class _FullDiskError(StageError):

@@ -28,17 +28,20 @@ class Entry:
     provenance: dict[str, Any]
 
     def to_json(self) -> bytes:
+        """One text for one entry, with a checksum of the rest."""
         fields = asdict(self)
-        return (json.dumps(fields | {"sha256": _check_sum(fields)}, indent=1, sort_keys=True) + "\n").encode()
+        check = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+        return (json.dumps(fields | {"sha256": check}, indent=1, sort_keys=True) + "\n").encode()
 
     @staticmethod
     def from_json(data: bytes, key_id: str) -> Entry:
         """The entry of `key_id` in `data`; a ConfigurationError when it is another key's or was altered."""
         try:
             fields = json.loads(data)
-            if fields.pop("sha256") != _check_sum(fields):
-                raise ValueError("its checksum does not match")
+            del fields["sha256"]
             entry = Entry(**fields)
+            if entry.to_json() != data:
+                raise ValueError("its checksum does not match")
             if entry.key_id != key_id or Key(entry.ingredients).id != key_id or not DIGEST.fullmatch(entry.digest):
                 raise ValueError("it belongs to another key")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
@@ -53,7 +56,3 @@ class Built:
     entry: Entry
     outcome: Literal["computed", "reused"]
     seconds: float
-
-
-def _check_sum(fields: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()

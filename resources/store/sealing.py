@@ -45,7 +45,8 @@ def mark_sealed(path: Path) -> None:
 
 def seal_folder(folder: Path, stage: str, layout: Layout) -> list[SealedFile]:
     """Seal all files below `folder`; a StageError for links, special files, open files and for no file at all."""
-    sealed = [_seal(path, path.relative_to(folder).as_posix(), stage, layout) for path in _files_below(folder, stage)]
+    paths = list(_files_below(folder, stage)) if folder.is_dir() else []
+    sealed = [_seal(path, path.relative_to(folder).as_posix(), stage, layout) for path in paths]
     if not sealed:
         raise StageError(stage, "it left no file in its folder", "An artifact has at least one file")
     return sealed

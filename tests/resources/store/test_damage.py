@@ -185,6 +185,20 @@ def test_a_manifest_under_the_name_of_another_is_not_believed(home, filled):
     assert [item["kind"] for item in filled.verify().damaged] == ["manifest"]
 
 
+@pytest.mark.parametrize("kind", ["manifest", "key"])
+def test_no_single_bit_changes_unnoticed(home, store, kind):
+    digest = store.build(key_of("é"), produces({"one": b"1"}), {"host": "laptop"}).entry.digest
+    path = key_file(home, "é") if kind == "key" else manifest_of(home, "é")
+    content = path.read_bytes()
+    for bit in range(len(content) * 8):
+        changed = bytearray(content)
+        changed[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(changed)
+        assert store.find(key_of("é")) is None, f"bit {bit}"
+    path.write_bytes(content)
+    assert store.find(key_of("é")).digest == digest
+
+
 def test_a_key_file_under_the_name_of_another_is_not_believed(home, filled):
     shutil.copy(key_file(home, "other"), key_file(home, "a"))
     assert filled.find(key_of("a")) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ MESSAGE = r"awq_model: the disk under .*/store is full: .* of .* are free.*had w
 
 @pytest.fixture
 def disk(tmp_path, mount) -> Path:
-    return mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=2m", "tmpfs")
+    return mount(tmp_path / "disk", "-t", "tmpfs", "-o", "size=2m,nr_inodes=500", "tmpfs")
 
 
 @pytest.fixture
@@ -77,6 +78,19 @@ def test_before_anything_is_written(disk, store):
     with pytest.raises(StageError, match=r"awq_model: the disk under .*/store is full: 0 B of"):
         store.build(key_of("a"), produces(FILES))
     assert content_of(store, "before") == FILES
+
+
+def test_with_as_many_files_as_the_disk_can_hold(disk, store):
+    with pytest.raises(OSError, match="No space left"):
+        for number in itertools.count():
+            (disk / str(number)).touch()
+    with pytest.raises(StageError, match=r"awq_model: the disk under .*/store is full: no inodes"):
+        store.build(key_of("a"), produces(FILES))
+    with pytest.raises(StageError, match=r"artifact .*: the disk under .*/store is full: no inodes"):
+        store.open(store.find(key_of("before")).digest)
+    (disk / "0").unlink()
+    (disk / "1").unlink()
+    assert store.verify().damaged == []
 
 
 def test_an_error_of_another_kind_stays_what_it_is(store):

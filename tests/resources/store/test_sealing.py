@@ -5,6 +5,8 @@ from __future__ import annotations
 import mmap
 import os
 import socket
+import threading
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,10 @@ from tests.resources.store.artifacts import FILES, content_of, key_of, left_behi
 
 def leaves_nothing(folder: Path) -> None:
     (folder / "empty folder").mkdir()
+
+
+def leaves_no_folder(folder: Path) -> None:
+    folder.rmdir()
 
 
 def leaves_link(folder: Path) -> None:
@@ -47,6 +53,7 @@ def leaves_backslash(folder: Path) -> None:
 
 REFUSED = {
     leaves_nothing: "no file",
+    leaves_no_folder: "no file",
     leaves_link: "symbolic link, link",
     leaves_link_to_folder: "symbolic link, link",
     leaves_pipe: "special file, pipe",
@@ -108,3 +115,29 @@ def test_a_file_with_another_name_outside_is_copied_so_that_its_owner_may_go_on_
     assert content_of(store, "a") == {"weights": b"first"}
     assert store.verify().damaged == []
     assert left_behind(home) == []
+
+
+def test_a_file_that_goes_on_changing_never_becomes_a_wrong_artifact(home, store):
+    stop = threading.Event()
+    writers = []
+
+    def keep_writing(path: Path) -> None:
+        number = 0
+        with suppress(OSError):  # it is moved away, or becomes read-only
+            while not stop.is_set():
+                number += 1
+                with path.open("r+b") as file:
+                    file.seek(number * 4096 % 8_000_000)
+                    file.write(str(number).encode())
+
+    def produce(folder: Path, scratch: Path) -> None:
+        (folder / "weights").write_bytes(bytes(8_000_000))
+        writers.append(threading.Thread(target=keep_writing, args=(folder / "weights",)))
+        writers[0].start()
+
+    with suppress(StageError):
+        store.build(key_of("a"), produce)
+    stop.set()
+    writers[0].join()
+    assert store.verify().damaged == []
+    content_of(store, "a")
