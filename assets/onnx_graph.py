@@ -46,7 +46,8 @@ class OnnxGraph(Part):
 
     def produce(self, attempt: Attempt) -> None:
         """Build the graph; a StageError when an option did not arrive or a code is not the awq model's."""
-        build_graph(attempt.inputs["awq_model"], self.options(), attempt.folder, attempt.progress)
+        trusted = self.experiment.base_model.trust_remote_code
+        build_graph(attempt.inputs["awq_model"], self.options(), attempt.folder, attempt.progress, trusted)
 
     def facts(self, folder: Path) -> Facts:
         """Bytes, quantized projections, and the options that arrived."""
@@ -65,11 +66,13 @@ class ExactOnnxGraph(OnnxGraph):
         return GraphOptions("cpu", "float", 1)
 
 
-def build_graph(awq_model: Path, options: GraphOptions, folder: Path, progress: Progress) -> None:
+def build_graph(
+    awq_model: Path, options: GraphOptions, folder: Path, progress: Progress, trust_remote_code: bool = False
+) -> None:
     """Leave in `folder` the ungrafted ONNX Runtime GenAI folder of the olive-quantized `awq_model`."""
     import onnx_ir as ir
 
-    run_workflow(graph_run_config(awq_model, options), folder, progress, PASSES)
+    run_workflow(graph_run_config(awq_model, options, trust_remote_code), folder, progress, PASSES)
     model = ir.load(folder / GRAPH_FILE)
     arrived = read_arrived(model.graph)
     check_options(arrived, options)

@@ -41,7 +41,7 @@ def builder_options(options: GraphOptions) -> dict[str, str]:
     }
 
 
-def graph_run_config(awq_model: Path, options: GraphOptions) -> dict[str, Any]:
+def graph_run_config(awq_model: Path, options: GraphOptions, trust_remote_code: bool = False) -> dict[str, Any]:
     """Olive's run config: the folder `awq_model` in, an ONNX Runtime GenAI folder out.
 
     The accelerator is the CPU whatever the provider, because building a graph runs no kernel of it.
@@ -49,7 +49,11 @@ def graph_run_config(awq_model: Path, options: GraphOptions) -> dict[str, Any]:
     cpu = {"device": "cpu", "execution_providers": ["CPUExecutionProvider"]}
     return {
         "workflow_id": "onnx_graph",
-        "input_model": {"type": "HfModel", "model_path": str(awq_model)},
+        "input_model": {
+            "type": "HfModel",
+            "model_path": str(awq_model),
+            "load_kwargs": {"trust_remote_code": trust_remote_code},
+        },
         "systems": {"local": {"type": "LocalSystem", "accelerators": [cpu]}},
         "host": "local",
         "target": "local",
@@ -58,7 +62,7 @@ def graph_run_config(awq_model: Path, options: GraphOptions) -> dict[str, Any]:
                 "type": "OlivePressGenaiBuilder",
                 "precision": "int4",
                 "provider": options.provider,
-                "options": builder_options(options),
+                "options": builder_options(options) | {"hf_remote": str(trust_remote_code).lower()},
             }
         },
         "evaluate_input_model": False,

@@ -48,7 +48,8 @@ class OlivePressGenaiBuilder(Pass):
     ) -> ONNXModelHandler:
         settings: dict[str, Any] = config.model_dump()  # pyright: ignore[reportCallIssue]
         source, out = Path(model.get_resource("model_path")), Path(output_model_path)
-        with tempfile.TemporaryDirectory(prefix="unfused-") as scratch:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix="unfused-", dir=out.parent) as scratch:  # as large as the model
             if has_fused_projections(source):
                 write_unfused(source, Path(scratch) / "model")
                 source = Path(scratch) / "model"
@@ -61,7 +62,7 @@ def build(source: Path, out: Path, precision: str, provider: str, options: dict[
     """Leave in `out` what the builder makes of the folder `source`: graph, data, genai_config.json, tokenizer."""
     from onnxruntime_genai.models.builder import create_model, parse_extra_options
 
-    with tempfile.TemporaryDirectory(prefix="builder-") as cache, _builder_log():
+    with tempfile.TemporaryDirectory(prefix="builder-", dir=out.parent) as cache, _builder_log():
         place = (None, str(source), str(out), precision, provider, f"{cache}/builder")
         given = parse_extra_options(*place, [f"{name}={value}" for name, value in options.items()])
         create_model(*place, **given)

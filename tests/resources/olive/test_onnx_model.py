@@ -10,7 +10,7 @@ from resources.olive.onnx_model import PASSES, GraphOptions, builder_options, gr
 def test_run_config_of_the_default_graph():
     assert graph_run_config(Path("awq"), GraphOptions("cpu", "int8", 4)) == {
         "workflow_id": "onnx_graph",
-        "input_model": {"type": "HfModel", "model_path": "awq"},
+        "input_model": {"type": "HfModel", "model_path": "awq", "load_kwargs": {"trust_remote_code": False}},
         "systems": {
             "local": {
                 "type": "LocalSystem",
@@ -29,6 +29,7 @@ def test_run_config_of_the_default_graph():
                     "hf_token": "false",
                     "accuracy_level": "4",
                     "algo_config": "rtn_last",
+                    "hf_remote": "false",
                 },
             }
         },
@@ -54,3 +55,9 @@ def test_provider_is_the_builders_and_not_olives_accelerator():
     config = graph_run_config(Path("awq"), GraphOptions("cuda", "int8", 4))
     assert config["passes"]["graph"]["provider"] == "cuda"
     assert config["systems"]["local"]["accelerators"][0]["device"] == "cpu"
+
+
+def test_model_code_is_trusted_only_where_the_experiment_says_so():
+    config = graph_run_config(Path("awq"), GraphOptions("cpu", "int8", 4), trust_remote_code=True)
+    assert config["passes"]["graph"]["options"]["hf_remote"] == "true"
+    assert config["input_model"]["load_kwargs"] == {"trust_remote_code": True}
