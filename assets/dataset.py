@@ -103,7 +103,7 @@ def _drop_damaged(rows: pd.DataFrame, most: int, place: str) -> tuple[pd.DataFra
     if len(notes) > most:
         raise ConfigurationError(
             place,
-            f"{len(notes)} damaged rows{list_lines(notes)}",
+            f"{len(notes)} damaged row{'s' * (len(notes) > 1)}{list_lines(notes)}",
             f"at most {most} (dataset.max_damaged)",
             "Mend the rows, or raise max_damaged to leave them out",
         )

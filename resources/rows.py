@@ -43,7 +43,7 @@ def read_rows(data: bytes, place: str) -> list[Row]:
     if mistakes:
         remedy = "It looks like one JSON array: write each object on a line" if data.lstrip()[:1] == b"[" else ""
         lines = len({number for number, _ in mistakes})
-        raise ConfigurationError(place, f"{lines} bad lines{list_lines(mistakes)}", ACCEPTED, remedy)
+        raise ConfigurationError(place, f"{lines} bad line{'s' * (lines > 1)}{list_lines(mistakes)}", ACCEPTED, remedy)
     if not rows:
         raise ConfigurationError(place, "no rows", ACCEPTED)
     return rows

@@ -9,11 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from assets.stage import Attempt, Source
-from resources.calibration_text import read
+from resources.calibration_text import PYTHON_DOCS, read
 from resources.errors import ConfigurationError
 from resources.store.digests import FileDigests, sha256_of
-
-PYTHON_DOCS = "python-docs"
 
 
 class CalibrationText(Source):
