@@ -27,6 +27,11 @@ def test_formatting_does_not_matter(data):
     assert [(row.prompt, row.response) for row in read_rows(data, "rows")] == [("Where?", "Here.")]
 
 
+@pytest.mark.parametrize("line_end", [b"\n", b"\r\n", b"\r"])
+def test_lines_are_counted_with_any_line_end(line_end):
+    assert [row.line for row in read_rows(line_end.join([GOOD, b"", GOOD]), "rows")] == [1, 3]
+
+
 def test_line_separators_inside_text_do_not_end_a_row():
     rows = read_rows('{"prompt": "a\u2028b\u0085c", "response": "One.\\r\\nTwo."}\n'.encode(), "rows")
     assert rows[0].prompt == "a\u2028b\u0085c"
