@@ -42,7 +42,7 @@ class LocalRegistry:
         with FullDisk("registered_model", self._root):
             make_folder(folder)
             # A lock that is a mere file would outlive its process, so a file system without real ones is refused.
-            with FileLock(self._root / f"{name}.lock", fallback_to_soft=False):
+            with FileLock(self._root / f".{name}.lock", fallback_to_soft=False):
                 return self.find(name, digest) or self._add(folder, name, digest, tags, card)
 
     def versions(self, name: str) -> list[Version]:

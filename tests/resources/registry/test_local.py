@@ -74,3 +74,9 @@ def test_an_edited_version_is_told(tmp_path):
 def test_looking_writes_nothing(tmp_path):
     LocalRegistry(tmp_path).versions("model")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_name_like_a_lock_file_is_a_name(tmp_path):
+    registry = LocalRegistry(tmp_path)
+    for name in ("model", "model.lock"):
+        assert registry.register(name, "1" * 64, {}, "").version == 1
