@@ -8,7 +8,6 @@ share it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from resources.errors import StageError
 from resources.olive.peft_adapter import LoraPair, read_adapter
+from resources.olive.projections import quantized_projections
 from resources.olive.unfused import FUSED
 from resources.store.trees import link_or_copy
 
@@ -25,13 +25,11 @@ if TYPE_CHECKING:
 
 STAGE = "onnx_model"
 GRAPH_FILE = "model.onnx"
-PROJECTION = re.compile(r"/model/layers\.(\d+)/(attn|mlp)/(\w+)/MatMulNBits")
-BLOCKS = {"attn": "self_attn", "mlp": "mlp"}
 
 
 @dataclass(frozen=True)
 class Graft:
-    """Where one LoRA pair goes: the int4 node of a projection, and which rows of the pair's B are its own.
+    """Where one LoRA pair goes: the quantized node of a projection, and which rows of the pair's B are its own.
 
     module: what PEFT adapts (layers.0.self_attn.qkv_proj). part: what the node computes (layers.0.self_attn.k_proj).
     """
@@ -74,19 +72,11 @@ def graft_adapter(graph_folder: Path, adapter_folder: Path, out: Path, adapter_n
 
 
 def plan_grafts(graph: ir.Graph, pairs: Mapping[str, LoraPair]) -> list[Graft]:
-    """Where each of `pairs` goes, in graph order; a StageError when one finds no int4 projection or does not fit it."""
-    nodes = {part: node for part, node in int4_projections(graph)}
+    """Where each of `pairs` goes, in graph order; a StageError when one finds no place or does not fit."""
+    nodes = dict(quantized_projections(graph))
     grafts = [graft for module, pair in pairs.items() for graft in _grafts_of(module, pair, nodes)]
     order = {part: position for position, part in enumerate(nodes)}
     return sorted(grafts, key=lambda graft: order[graft.part])
-
-
-def int4_projections(graph: ir.Graph) -> Iterator[tuple[str, ir.Node]]:
-    """The quantized projections of the graph's layers in graph order: name as in the checkpoint, node."""
-    for node in graph:
-        if node.op_type == "MatMulNBits" and (found := PROJECTION.fullmatch(node.name or "")):
-            layer, block, projection = found.groups()
-            yield f"layers.{layer}.{BLOCKS[block]}.{projection}", node
 
 
 def adapter_parameters(grafts: list[Graft], pairs: Mapping[str, LoraPair]) -> dict[str, np.ndarray]:
@@ -119,7 +109,9 @@ def _grafts_of(module: str, pair: LoraPair, nodes: Mapping[str, ir.Node]) -> Ite
         part = f"{head}.{name}"
         if part not in nodes:
             known = ", ".join(sorted({name.rpartition(".")[2] for name in nodes}))
-            raise StageError(STAGE, f"the adapter touches {module}, and the graph has int4 layers for {known} only")
+            raise StageError(
+                STAGE, f"the adapter touches {module}, and the graph has quantized {known} only"
+            )
         inputs, outputs = (nodes[part].attributes[name].as_int() for name in ("K", "N"))
         if pair.a.shape[1] != inputs:
             raise StageError(STAGE, f"{module}: the adapter takes {pair.a.shape[1]} inputs, the graph {inputs}")

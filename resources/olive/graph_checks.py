@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from resources.errors import StageError
-from resources.olive.graft import int4_projections
 from resources.olive.onnx_model import GraphOptions
+from resources.olive.projections import quantized_projections
 from resources.olive.unfused import unfused_tensors
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Arrived:
 def read_arrived(graph: ir.Graph) -> Arrived:
     """What arrived in `graph`, which the model builder wrote and nothing was grafted on."""
     nodes = [node for node in graph if node.op_type == "MatMulNBits"]
-    layers = [node for _, node in int4_projections(graph)]
+    layers = [node for _, node in quantized_projections(graph)]
     outputs = {value.name: value for value in graph.outputs}
     return Arrived(
         head=_weight_type(graph, "/lm_head/MatMul"),
@@ -70,7 +70,7 @@ def check_options(arrived: Arrived, options: GraphOptions) -> None:
 
 def check_codes(graph: ir.Graph, awq_model: Path) -> None:
     """Raise a StageError unless each quantized projection has the codes, scales and zero points of `awq_model`."""
-    nodes = dict(int4_projections(graph))
+    nodes = dict(quantized_projections(graph))
     compared = 0
     for name, kind, tensor in _quantized_tensors(awq_model):
         if name not in nodes:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from assets.experiment import BaseModelSpec, DatasetSpec, Experiment, OnnxModelSpec, RegisteredModelSpec
+from assets.fingerprint import implementing_modules
 from assets.onnx_graph import ExactOnnxGraph, OnnxGraph
 from assets.onnx_model import OnnxModel
 from assets.stage import Attempt
@@ -101,6 +102,12 @@ def test_part_keeps_its_key_whatever_the_adapter_is_called(made, tmp_path):
     assert OnnxGraph(open_experiment(tmp_path, adapter="cooking")).key({"awq_model": "a"}).id == key.id
     assert OnnxGraph(open_experiment(tmp_path, head="int4")).key({"awq_model": "a"}).id != key.id
     assert OnnxGraph(made.experiment).key({"awq_model": "b"}).id != key.id
+
+
+def test_graph_is_built_again_only_for_code_that_builds_it():
+    modules = implementing_modules(OnnxGraph.__module__)
+    assert "resources.olive.passes.genai_builder" in modules
+    assert "resources.olive.graft" not in modules
 
 
 def test_exact_part_does_not_depend_on_how_the_model_is_shipped(tmp_path):

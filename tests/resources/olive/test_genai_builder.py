@@ -9,9 +9,9 @@ from safetensors.torch import load_file
 
 from assets.onnx_graph import build_graph
 from resources.errors import StageError
-from resources.olive.graft import int4_projections
 from resources.olive.graph_checks import check_codes, check_options, read_arrived
 from resources.olive.onnx_model import GraphOptions, builder_options
+from resources.olive.projections import quantized_projections
 from resources.olive.unfused import has_fused_projections, write_unfused
 from resources.progress import RecordedProgress
 from tests.onnx_folders import IDS, onnx_logits, open_graph, quantize, torch_logits
@@ -52,7 +52,7 @@ def test_biases_are_not_lost(pressed):
 
 def test_graph_holds_the_int4_codes_of_the_awq_model(pressed):
     tensors = load_file(pressed.awq_model / "model.safetensors")
-    nodes = dict(int4_projections(open_graph(pressed.graph).graph))
+    nodes = dict(quantized_projections(open_graph(pressed.graph).graph))
     down = tensors["model.layers.1.mlp.down_proj.qweight"].numpy()
     assert len(nodes) == 14
     assert nodes["layers.1.mlp.down_proj"].inputs[1].const_value.numpy().tobytes() == down.tobytes()
@@ -116,7 +116,7 @@ def test_option_that_did_not_arrive_is_an_error(quantized_llama, tmp_path, asked
 def test_code_of_another_model_is_an_error(quantized_llama, tmp_path):
     build_graph(quantized_llama, EXACT, tmp_path, RecordedProgress())
     graph = open_graph(tmp_path).graph
-    tensor = dict(int4_projections(graph))["layers.0.mlp.up_proj"].inputs[1].const_value
+    tensor = dict(quantized_projections(graph))["layers.0.mlp.up_proj"].inputs[1].const_value
     offset = tensor.offset
     del graph, tensor
     data = bytearray((tmp_path / "model.onnx.data").read_bytes())
