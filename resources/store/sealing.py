@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -77,18 +78,17 @@ def _seal(path: Path, name: str, stage: str, layout: Layout) -> SealedFile:
         raise StageError(stage, f"{name} is still open for writing", "Close every file before the stage ends")
     digest = sha256_of(path)
     after = path.lstat()
-    if (before.st_size, before.st_ctime_ns) != (after.st_size, after.st_ctime_ns) or not is_sealed(
-        after, before.st_size
-    ):
+    if after.st_ctime_ns != before.st_ctime_ns or not is_sealed(after, before.st_size):
         raise changed(stage, name)
     return SealedFile(path, FileRecord(name, after.st_size, digest))
 
 
 def _make_own(path: Path) -> None:
     """Give the file an inode of its own: through its other name it would change inside the store."""
-    copy = path.with_name(path.name + "~")
-    shutil.copyfile(path, copy)
-    copy.replace(path)
+    descriptor, copy = tempfile.mkstemp(dir=path.parent)
+    with path.open("rb") as source, os.fdopen(descriptor, "wb") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
+    Path(copy).replace(path)
 
 
 def _open_for_writing(path: Path) -> bool:

@@ -108,11 +108,12 @@ def test_a_file_with_another_name_outside_is_copied_so_that_its_owner_may_go_on_
 
     def produce(folder: Path, scratch: Path) -> None:
         (folder / "weights").hardlink_to(mine)
+        (folder / "weights~").write_bytes(b"another")
 
     store.build(key_of("a"), produce)
     assert mine.stat().st_mode & 0o200
     mine.write_bytes(b"later")
-    assert content_of(store, "a") == {"weights": b"first"}
+    assert content_of(store, "a") == {"weights": b"first", "weights~": b"another"}
     assert store.verify().damaged == []
     assert left_behind(home) == []
 
