@@ -126,7 +126,7 @@ class EvalReportSpec(Spec):
     rows: Annotated[int, Field(ge=1)] | None = Field(default=None, description="held-out rows to use; all where absent")
     generated_rows: Positive = 8
     max_new_tokens: Positive = 64
-    parity_rows: Positive = 8
+    parity_rows: Positive = 16
     seed: int = 0
 
 

@@ -37,10 +37,11 @@ def tokenised_rows(file: Path, tokenizer: Any) -> list[ResponseRow]:
     """The rows {"prompt", "response"} of a UTF-8 file of JSON lines, tokenised."""
     end = end_of_turn(tokenizer)
     lines = file.read_bytes().splitlines()  # as text it would also split at U+2028, which JSON may hold
-    return [_tokenised(json.loads(line), tokenizer, end) for line in lines if line.strip()]
+    return [tokenised_row(json.loads(line), tokenizer, end) for line in lines if line.strip()]
 
 
-def _tokenised(row: dict[str, str], tokenizer: Any, end: int) -> ResponseRow:
+def tokenised_row(row: dict[str, str], tokenizer: Any, end: int) -> ResponseRow:
+    """A row {"prompt", "response"} as token ids; `end` is the token that ends the turn (see end_of_turn)."""
     asked = tokenizer.apply_chat_template(
         [{"role": "user", "content": row["prompt"]}], add_generation_prompt=True, tokenize=False
     )

@@ -1,0 +1,108 @@
+"""The only importer of onnxruntime_genai: opens a GenAI folder and answers prompts with it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from resources.errors import ConfigurationError
+
+ADAPTER_SUFFIX = ".onnx_adapter"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """One answer: its text, its tokens, the seconds it took in all and until the first token."""
+
+    text: str
+    tokens: int
+    seconds: float
+    first_token_seconds: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Decode speed: tokens after the first over the time after the first."""
+        decoding = self.seconds - self.first_token_seconds
+        return (self.tokens - 1) / decoding if self.tokens > 1 and decoding > 0 else 0.0
+
+
+def adapter_names(folder: Path) -> list[str]:
+    """Names of the adapters in a GenAI folder, sorted."""
+    return sorted(file.name.removesuffix(ADAPTER_SUFFIX) for file in (folder / "adapters").glob("*" + ADAPTER_SUFFIX))
+
+
+class GenaiModel:
+    """A GenAI folder, opened once; answers with `adapter`, or with the base alone where it is None."""
+
+    def __init__(self, folder: Path, adapter: str | None = None) -> None:
+        if not (folder / "genai_config.json").is_file():
+            raise ConfigurationError(str(folder), "no genai_config.json", "an ONNX Runtime GenAI folder")
+        self._check_adapter(folder, adapter)
+        og: Any = import_module("onnxruntime_genai")  # it ships no types
+        self._og = og
+        self._model = og.Model(str(folder))
+        self._tokenizer = og.Tokenizer(self._model)
+        self._adapters = og.Adapters(self._model)
+        for name in adapter_names(folder):
+            self._adapters.load(str(folder / "adapters" / (name + ADAPTER_SUFFIX)), name)
+        self._context_length: int = json.loads((folder / "genai_config.json").read_text())["model"]["context_length"]
+        self._folder = folder
+        self._adapter = adapter
+
+    def use_adapter(self, adapter: str | None) -> None:
+        """Answer with `adapter` from now on; an unknown name is a ConfigurationError."""
+        self._check_adapter(self._folder, adapter)
+        self._adapter = adapter
+
+    def chat_token_ids(self, prompt: str) -> list[int]:
+        """The token ids of one user turn in the model's chat template, up to where the answer begins."""
+        messages = json.dumps([{"role": "user", "content": prompt}])
+        text = self._tokenizer.apply_chat_template(messages, add_generation_prompt=True)
+        return [int(token) for token in self._tokenizer.encode(text)]
+
+    def generate(self, prompt: str, max_new_tokens: int, on_text: Callable[[str], None] | None = None) -> Generation:
+        """The greedy answer to `prompt`; `on_text` gets its pieces as they come.
+
+        A prompt that leaves no room in the model's context is a ConfigurationError.
+        """
+        token_ids = self.chat_token_ids(prompt)
+        room = self._context_length - len(token_ids)
+        if room < 1:
+            raise ConfigurationError("prompt", f"{len(token_ids)} tokens", f"fewer than {self._context_length}")
+        started = time.perf_counter()
+        generator = self._open_generator(len(token_ids) + min(max_new_tokens, room))
+        generator.append_tokens(token_ids)
+        stream = self._tokenizer.create_stream()
+        stops = set(self._tokenizer.eos_token_ids)
+        pieces: list[str] = []
+        tokens, first = 0, 0.0
+        while not generator.is_done() and tokens < max_new_tokens:
+            generator.generate_next_token()
+            token = int(generator.get_next_tokens()[0])
+            tokens += 1
+            first = first or time.perf_counter() - started
+            if token in stops:
+                break
+            pieces.append(stream.decode(token))
+            if on_text:
+                on_text(pieces[-1])
+        return Generation("".join(pieces).strip(), tokens, time.perf_counter() - started, first)
+
+    def _open_generator(self, max_length: int) -> Any:
+        params = self._og.GeneratorParams(self._model)
+        params.set_search_options(max_length=max_length, do_sample=False)
+        generator = self._og.Generator(self._model, params)
+        if self._adapter is not None:
+            generator.set_active_adapter(self._adapters, self._adapter)
+        return generator
+
+    @staticmethod
+    def _check_adapter(folder: Path, adapter: str | None) -> None:
+        known = adapter_names(folder)
+        if adapter is not None and adapter not in known:
+            raise ConfigurationError("--adapter", repr(adapter), ", ".join(known) or "none: this model has no adapter")
