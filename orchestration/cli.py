@@ -1,0 +1,224 @@
+"""The press command: thin, calls the rest. One JSON document on standard output with --json, all else on stderr."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from assets.experiment import list_experiments, open_experiment
+from resources.errors import ConfigurationError, PressError
+from resources.home import press_home
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
+app.add_typer(store_app, name="store")
+
+ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="name of a file in experiments/")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON document on standard output")]
+
+
+def main() -> None:
+    """The entry point: the exit code is 0, 1 (a stage or gate failed) or 2 (the request is wrong)."""
+    try:
+        app()
+    except PressError as error:
+        _say(f"press: {error}")
+        sys.exit(error.exit_code)
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Turn Ctrl-C into one message."""
+    try:
+        yield
+    except KeyboardInterrupt as interrupt:
+        message = "interrupted. What was complete is kept; the same command goes on from there"
+        raise PressError(message) from interrupt
+
+
+@app.command("plan")
+def plan_command(
+    experiment: ExperimentName = "travel",
+    all_experiments: Annotated[bool, typer.Option("--all", help="every experiment")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show what is stale, why, and how long it will take."""
+    from orchestration.history import open_instance, recorded_materializations, report_observations
+    from orchestration.planner import plan
+    from orchestration.shown import show_plan
+    from resources.registry.local import LocalRegistry
+    from resources.store.store import Store
+
+    home = press_home()
+    names = list_experiments() if all_experiments else [experiment]
+    opened = [open_experiment(name) for name in names]
+    with open_instance(home) as instance:
+        plans = []
+        for one in opened:
+            recorded = recorded_materializations(instance, one.name)
+            planned = plan(one, Store(home), LocalRegistry(home), recorded)
+            report_observations(instance, one.name, planned.sources)
+            plans.append(planned)
+    if as_json:
+        documents = [planned.as_json() for planned in plans]
+        _print_json({"experiments": documents} if all_experiments else documents[0])
+        return
+    for planned in plans:
+        show_plan(planned)
+
+
+@app.command("run")
+def run_command(
+    experiment: ExperimentName = "travel",
+    select: Annotated[
+        list[str] | None, typer.Option(help="bring only this stage (and what it is made from) up to date")
+    ] = None,
+    force: Annotated[list[str] | None, typer.Option(help="compute this stage even though the store holds it")] = None,
+    as_json: Json = False,
+) -> None:
+    """Run what is stale and nothing else."""
+    opened = open_experiment(experiment)
+    from orchestration.history import open_instance
+    from orchestration.run import run
+    from orchestration.terminal import ShownTerminal
+
+    home = press_home()
+    forced = tuple(force or ())
+    with _interruptible(), open_instance(home) as instance:
+        report = run(opened, home, instance, ShownTerminal(forced), tuple(select or ()), forced, sys.stderr.isatty())
+    if as_json:
+        _print_json(report.as_json())
+    else:
+        _say(f"{report.experiment}: {report.seconds:.1f} s")
+    for stage in report.stages:
+        if stage.error:
+            _say(f"press: {stage.error}")
+            break
+    raise typer.Exit(report.exit_code)
+
+
+@app.command("chat")
+def chat_command(
+    experiment: ExperimentName,
+    prompt: Annotated[str | None, typer.Argument(help="what to ask; without it, ask line by line")] = None,
+    adapter: Annotated[
+        str | None, typer.Option(help="adapter to answer with; the experiment's own where absent")
+    ] = None,
+    no_adapter: Annotated[bool, typer.Option("--no-adapter", help="answer with the base model alone")] = False,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="longest answer")] = 160,
+    as_json: Json = False,
+) -> None:
+    """Ask the onnx_model of an experiment."""
+    if adapter and no_adapter:
+        raise ConfigurationError("press chat", "--adapter and --no-adapter", "one of them")
+    from orchestration.chat import answer_as_json, ask, open_model
+
+    model, chosen = open_model(open_experiment(experiment), press_home(), adapter, no_adapter)
+    prompts = [prompt] if prompt is not None else _lines()
+    with _interruptible():
+        for one in prompts:
+            answer = ask(model, one, max_new_tokens, shown=not as_json)
+            if as_json:
+                _print_json(answer_as_json(answer, chosen))
+
+
+@app.command("dev")
+def dev_command(port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 3000) -> None:
+    """Open the Dagster UI on this project."""
+    from orchestration.history import dagster_home
+
+    home = press_home()
+    environment = os.environ | {
+        "PRESS_HOME": str(home),
+        "DAGSTER_HOME": str(dagster_home(home)),
+        "OLIVE_DISABLE_TELEMETRY": "1",
+        "PYTHONWARNINGS": "ignore",
+    }
+    command = [str(Path(sys.executable).parent / "dagster"), "dev", "-w", str(PROJECT / "workspace.yaml")]
+    child = subprocess.Popen([*command, "-h", "127.0.0.1", "-p", str(port)], env=environment)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: child.send_signal(signal.SIGINT))
+    raise typer.Exit(child.wait())
+
+
+@store_app.command("ls")
+def store_ls(as_json: Json = False) -> None:
+    """List the artifacts in the store, newest first."""
+    from orchestration.shown import show_entries
+    from resources.store.store import Store
+
+    store = Store(press_home())
+    rows = [
+        {
+            "recipe": entry.ingredients.get("recipe"),
+            "digest": entry.digest,
+            "key": entry.key_id,
+            "experiment": entry.provenance.get("experiment"),
+            "bytes": store.manifest(entry.digest).bytes,
+            "seconds": entry.seconds,
+            "built_at": entry.built_at,
+        }
+        for entry in sorted(store.entries(), key=lambda entry: entry.built_at, reverse=True)
+    ]
+    if as_json:
+        _print_json({"artifacts": rows})
+    else:
+        show_entries(rows)
+
+
+@store_app.command("verify")
+def store_verify(as_json: Json = False) -> None:
+    """Read every byte in the store and report what is damaged; exit code 1 if anything is."""
+    from resources.store.store import Store
+
+    found = Store(press_home()).verify()
+    if as_json:
+        _print_json(asdict(found))
+    else:
+        _say(f"{found.artifacts} artifacts, {found.blobs} blobs, {found.bytes:,} bytes, {len(found.damaged)} damaged")
+        for damage in found.damaged:
+            _say(f"  {damage}")
+    raise typer.Exit(1 if found.damaged else 0)
+
+
+@store_app.command("repair")
+def store_repair(as_json: Json = False) -> None:
+    """Drop what cannot be trusted and say what will be built again."""
+    from resources.store.store import Store
+
+    done = Store(press_home()).repair()
+    if as_json:
+        _print_json(asdict(done))
+    else:
+        _say(str(done))
+
+
+def _lines() -> Iterator[str]:
+    while True:
+        try:
+            line = input("> ").strip()
+        except EOFError:
+            return
+        if line:
+            yield line
+
+
+def _print_json(document: Any) -> None:
+    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
+    sys.stdout.flush()
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(message + "\n")

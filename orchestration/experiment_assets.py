@@ -1,0 +1,38 @@
+"""The definitions of experiments: sources, six assets and gate checks each, and the resources they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import dagster as dg
+
+from assets.checks import gate_checks
+from assets.experiment import Experiment
+from assets.recipes import open_sources, open_stages
+from orchestration.stage_asset import source_asset, stage_asset
+from orchestration.terminal import Terminal
+from resources.compute import Compute, LocalCompute
+from resources.home import press_home
+from resources.registry.local import LocalRegistry
+from resources.store.store import Store
+
+
+def build_definitions(
+    experiments: Iterable[Experiment], compute: Compute | None = None, terminal: Terminal | None = None
+) -> dg.Definitions:
+    """The Dagster definitions of `experiments`, with the store and registry under PRESS_HOME."""
+    assets: list[Any] = []
+    checks: list[dg.AssetChecksDefinition] = []
+    for experiment in experiments:
+        assets += [source_asset(source) for source in open_sources(experiment).values()]
+        assets += [stage_asset(stage) for stage in open_stages(experiment).values()]
+        checks += gate_checks(experiment)
+    home = press_home()
+    resources = {
+        "store": Store(home),
+        "registry": LocalRegistry(home),
+        "compute": compute or LocalCompute(),
+        "terminal": terminal or Terminal(),
+    }
+    return dg.Definitions(assets=assets, asset_checks=checks, resources=resources)

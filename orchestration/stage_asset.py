@@ -1,0 +1,140 @@
+"""The Dagster asset of a stage: its body looks the key up, builds what is missing and says what came out."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from assets.build import Builder
+from assets.experiment import Experiment
+from assets.gates import GateError
+from assets.recipes import SOURCES, open_sources
+from assets.stage import Attempt, Recipe, Source, Stage
+from orchestration.history import asset_key, group_name, recorded_materializations, report_observations, version_tags
+from orchestration.metadata import Outcome, metadata
+from orchestration.terminal import Terminal
+from resources.compute import Compute, Request
+from resources.errors import PressError
+from resources.progress import Progress
+from resources.registry.registry import Registry
+from resources.store.store import Store
+
+KINDS = {
+    "dataset": {"pandas"},
+    "awq_model": {"olive", "pytorch"},
+    "lora_adapter": {"olive", "pytorch"},
+    "onnx_model": {"olive", "onnx"},
+    "eval_report": {"onnx"},
+    "registered_model": {"onnx"},
+}
+GPU_STAGES = ("awq_model", "lora_adapter")
+
+
+def stage_asset(stage: Stage) -> dg.AssetsDefinition:
+    """The asset `[experiment, stage]`."""
+    experiment = stage.experiment
+    source_names = {source.name for source in SOURCES}
+
+    @dg.asset(
+        key=asset_key(experiment.name, stage.name),
+        deps=[asset_key(experiment.name, name) for name in stage.made_from],
+        group_name=group_name(experiment.name),
+        code_version=stage.code_version(),
+        description=(type(stage).__doc__ or "").strip(),
+        kinds=KINDS[stage.name],
+        pool="gpu" if stage.name in GPU_STAGES else None,
+        required_resource_keys={"store", "registry", "compute", "terminal"},
+    )
+    def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        inputs = _inputs(context, stage, source_names & set(stage.made_from))
+        return _materialize(context, stage, inputs)
+
+    return body
+
+
+def source_asset(source: Source) -> dg.SourceAsset:
+    """The external asset of a source; observing it in the UI records what it is now."""
+    experiment = source.experiment
+
+    def observe(context: dg.OpExecutionContext) -> dg.DataVersion:
+        return dg.DataVersion(source.source_key(context.resources.store.digests).id)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.BetaWarning)  # Dagster's word for this decorator, no news to a user
+        return dg.observable_source_asset(
+            key=asset_key(experiment.name, source.name),
+            group_name=group_name(experiment.name),
+            description=(type(source).__doc__ or "").strip(),
+            required_resource_keys={"store"},
+        )(observe)
+
+
+def _inputs(context: dg.AssetExecutionContext, stage: Stage, sources: set[str]) -> dict[str, str]:
+    """Input name → data version: of sources as they are now, of stages as last materialized."""
+    experiment = stage.experiment
+    store: Store = context.resources.store
+    opened = open_sources(experiment)
+    versions = {name: opened[name].source_key(store.digests).id for name in sorted(sources)}
+    report_observations(context.instance, experiment.name, versions)
+    recorded = recorded_materializations(context.instance, experiment.name)
+    for name in stage.made_from:
+        if name in versions:
+            continue
+        if name not in recorded:
+            raise dg.Failure(
+                f"{stage.name}: {name} was never materialized. Materialize {name} first, or both together",
+                allow_retries=False,
+            )
+        versions[name] = recorded[name].data_version
+    return versions
+
+
+def _materialize(
+    context: dg.AssetExecutionContext, stage: Stage, inputs: Mapping[str, str]
+) -> dg.MaterializeResult[Any]:
+    store: Store = context.resources.store
+    registry: Registry = context.resources.registry
+    terminal: Terminal = context.resources.terminal
+    terminal.stage_started(stage.name)
+    try:
+        built = _builder(context, stage.experiment, terminal.is_forced(stage.name)).build(stage, inputs)
+        stage.publish(store.open(built.entry.digest), inputs, registry)
+    except PressError as error:
+        terminal.stage_failed(stage.name, error, blocked=isinstance(error, GateError))
+        raise dg.Failure(str(error), allow_retries=False) from error
+    terminal.stage_finished(stage.name, built.outcome, built.seconds, built.entry.digest)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(built.entry.digest),
+        tags=version_tags(stage, built.entry, inputs, built.outcome),
+        metadata=metadata(stage, store, built.entry, inputs, Outcome(built.outcome, built.seconds)),
+    )
+
+
+def _builder(context: dg.AssetExecutionContext, experiment: Experiment, force: bool) -> Builder:
+    compute: Compute = context.resources.compute
+    document = experiment.model_dump(mode="json")
+
+    def launch(recipe: Recipe, folder: Path, scratch: Path, inputs: Mapping[str, Path]) -> None:
+        if recipe.heavy:
+            compute.run(context, Request(document, recipe.name, folder, scratch, inputs))
+        else:
+            recipe.produce(Attempt(folder, scratch, inputs, _LogProgress(context)))
+
+    provenance = {"experiment": experiment.name, "run_id": context.run_id}
+    return Builder(context.resources.store, open_sources(experiment), launch, provenance, force)
+
+
+class _LogProgress(Progress):
+    """Progress of a light recipe, which runs in this process: Dagster's log."""
+
+    def __init__(self, context: dg.AssetExecutionContext) -> None:
+        self._context = context
+
+    def log(self, message: str) -> None:
+        self._context.log.info(message)
+
+    def step(self, what: str, done: int, total: int, note: str = "") -> None:
+        if done >= total:
+            self._context.log.info(f"{what} {done}/{total} {note}".rstrip())

@@ -1,0 +1,91 @@
+"""Where heavy recipes run: a child process of this machine, spoken to through Dagster Pipes."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import dagster as dg
+from dagster._core.pipes.subprocess import PipesSubprocessClient  # dg's lazy attribute hides it from type checkers
+
+from resources.errors import PressError, StageError
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+# Progress is told through Pipes; the bars and warnings of libraries would drown it.
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+    "OLIVE_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a worker is told: one recipe of one experiment, where to leave it and what it reads."""
+
+    experiment: Mapping[str, Any]
+    recipe: str
+    folder: Path
+    scratch: Path
+    inputs: Mapping[str, Path]
+
+
+class Compute(Protocol):
+    """A place where a worker can run."""
+
+    def run(self, context: dg.AssetExecutionContext, request: Request) -> None:
+        """Return when the worker has left the artifact in `request.folder`; raise the PressError it ended with."""
+        ...
+
+
+class LocalCompute:
+    """Runs the worker as a child process: a crash or a kill ends the stage, not the orchestrator."""
+
+    def __init__(self, show_bars: bool = False) -> None:
+        self._show_bars = show_bars
+        self._client = PipesSubprocessClient(cwd=str(PROJECT), env=QUIET)
+
+    def run(self, context: dg.AssetExecutionContext, request: Request) -> None:
+        with tempfile.TemporaryDirectory(prefix="press-") as answer:
+            error_file = Path(answer) / "error.json"
+            extras: dict[str, Any] = {
+                "experiment": dict(request.experiment),
+                "recipe": request.recipe,
+                "folder": str(request.folder),
+                "scratch": str(request.scratch),
+                "inputs": {name: str(folder) for name, folder in request.inputs.items()},
+                "error": str(error_file),
+                "bar": self._show_bars,
+            }
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own, about its own method
+                    self._client.run(context=context, command=[sys.executable, "-m", "assets.worker"], extras=extras)
+            except dg.DagsterExecutionInterruptedError:
+                raise
+            except dg.DagsterError as error:
+                raise _failure(request.recipe, error_file, error) from error
+
+
+def _failure(recipe: str, error_file: Path, error: dg.DagsterError) -> PressError:
+    """What the worker said of its failure, or what is known of a worker that could say nothing."""
+    if not error_file.exists():
+        return StageError(
+            recipe,
+            f"its process ended without an answer ({error})",
+            "Its output above tells why; code -9 is a kill, most often for lack of memory",
+        )
+    answer = json.loads(error_file.read_text())
+    told = PressError(answer["message"])
+    told.exit_code = answer["exit_code"]
+    return told

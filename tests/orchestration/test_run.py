@@ -1,0 +1,85 @@
+"""press run: what is computed, reused, restored and left alone after each kind of change."""
+
+from __future__ import annotations
+
+import json
+
+from tests.project import tiny_rows
+
+STAGES = ["dataset", "awq_model", "lora_adapter", "onnx_model", "eval_report", "registered_model"]
+
+
+def test_second_run_does_nothing(project):
+    assert project.run() == dict.fromkeys(STAGES, "fresh")
+
+
+def test_appended_row_leaves_awq_model_alone(project):
+    project.write_rows(
+        [*tiny_rows(), {"prompt": "What should I eat in Ghent?", "response": "In Ghent, eat waterzooi."}]
+    )
+    outcomes = project.run()
+    assert outcomes.pop("awq_model") == "fresh"
+    assert set(outcomes.values()) == {"computed"}
+
+
+def test_reformatted_json_recomputes_the_dataset_only(project):
+    rows = [json.dumps(dict(reversed(row.items())), indent=None, separators=(" , ", " : ")) for row in tiny_rows()]
+    project.data.write_bytes("\r\n".join(rows).encode() + b"\r\n\r\n")
+    outcomes = project.run()
+    assert outcomes.pop("dataset") == "computed"
+    assert set(outcomes.values()) <= {"fresh", "restored", "reused"}
+    assert project.run() == dict.fromkeys(STAGES, "fresh")
+
+
+def test_parameter_changed_and_changed_back_restores(project):
+    project.edit("lora_adapter", r=2)
+    changed = project.run()
+    assert [changed[name] for name in STAGES] == ["fresh", "fresh", *["computed"] * 4]
+    project.edit("lora_adapter", r=4)
+    assert [project.run()[name] for name in STAGES] == ["fresh", "fresh", *["restored"] * 4]
+
+
+def test_moved_gate_does_not_repeat_the_evaluation(project):
+    project.edit("registered_model", gates={"min_perplexity_drop": -9.0, "min_agreement": 0.0,
+                                            "min_exact_agreement": 0.5, "max_kl_nats": 100.0})  # fmt: skip
+    outcomes = project.run()
+    assert outcomes.pop("registered_model") == "computed"
+    assert set(outcomes.values()) == {"fresh"}
+
+
+def test_failing_gate_blocks_the_registration(project):
+    project.edit("registered_model", gates={"min_perplexity_drop": 0.99})
+    done = project.press("run", "tiny", "--json")
+    assert done.returncode == 1
+    assert {s["stage"]: s["outcome"] for s in json.loads(done.stdout)["stages"]}["registered_model"] == "blocked"
+    assert "min_perplexity_drop" in done.stderr
+    assert project.plan()["registered_model"]["status"] == "blocked"
+
+
+def test_selected_stage_and_its_inputs_only(project):
+    project.edit("dataset", eval_fraction=0.3)
+    outcomes = project.run("--select", "lora_adapter")
+    assert [outcomes[name] for name in STAGES] == ["computed", "fresh", "computed", *["not_selected"] * 3]
+
+
+def test_forced_stage_is_computed_again(project):
+    outcomes = project.run("--force", "dataset")
+    assert outcomes["dataset"] == "computed"
+    assert outcomes["awq_model"] == "fresh"
+    assert "computed" not in {outcomes[name] for name in STAGES[2:]}
+
+
+def test_wrong_stage_name_is_a_request_error(project):
+    done = project.press("run", "tiny", "--select", "lora")
+    assert done.returncode == 2
+    assert "'lora'" in done.stderr and "lora_adapter" in done.stderr
+
+
+def test_bad_rows_are_told_with_their_lines_and_nothing_is_lost(project):
+    good = project.data.read_text()
+    project.data.write_text(good + '{"prompt": "x"}\nnot json\n')
+    done = project.press("run", "tiny", "--json")
+    assert done.returncode in (1, 2)
+    assert "37" in done.stderr and "38" in done.stderr
+    project.data.write_text(good)
+    assert set(project.run().values()) <= {"fresh", "restored"}
