@@ -10,8 +10,8 @@ import numpy as np
 from resources.olive.awq_folder import load_dequantized
 from resources.olive.workflow import run_workflow
 
-# More than the 128 tokens for which the tiny Phi-3 has its short rope factors is tested nowhere: ids are at most 24.
 IDS = [[7 * index % 500 + 3 for index in range(24)]]
+LONG_IDS = [[7 * index % 500 + 3 for index in range(200)]]  # the tiny Phi-3 has its short rope factors up to 128
 
 
 def quantize(base_model: Path, folder: Path, symmetric: bool = False, **rtn) -> Path:

@@ -72,6 +72,18 @@ def test_folder_is_what_genai_opens(made):
     assert prompt == "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
 
 
+def test_genai_gives_the_logits_of_a_whole_sequence(made):
+    import onnxruntime_genai as og
+
+    model = og.Model(str(made.model))
+    adapters = og.Adapters(model)
+    adapters.load(str(made.model / "adapters" / "travel.onnx_adapter"), "travel")
+    generator = og.Generator(model, og.GeneratorParams(model))
+    generator.set_active_adapter(adapters, "travel")
+    generator.append_tokens(np.array(IDS, np.int32))
+    assert np.abs(np.array(generator.get_output("logits")) - onnx_logits(made.model, IDS, "travel")).max() < 1e-4
+
+
 def test_folder_is_the_same_bytes_in_another_place_and_process(made, tmp_path):
     request = {name: str(getattr(made, name)) for name in ("awq_model", "adapter")} | {"root": str(tmp_path / "other")}
     environment = os.environ | {"PYTHONHASHSEED": "7", "TZ": "Pacific/Auckland"}

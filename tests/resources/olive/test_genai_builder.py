@@ -14,7 +14,7 @@ from resources.olive.onnx_model import GraphOptions, builder_options
 from resources.olive.projections import quantized_projections
 from resources.olive.unfused import has_fused_projections, write_unfused
 from resources.progress import RecordedProgress
-from tests.onnx_folders import IDS, onnx_logits, open_graph, quantize, torch_logits
+from tests.onnx_folders import IDS, LONG_IDS, onnx_logits, open_graph, quantize, torch_logits
 from tests.tiny_models import ARCHITECTURES
 
 EXACT = GraphOptions("cpu", "float", 1)
@@ -42,6 +42,11 @@ def quantized_phi3(tiny_phi3, tmp_path_factory):
 def test_exact_graph_gives_the_logits_of_pytorch(pressed):
     expected, found = torch_logits(pressed.awq_model, IDS), onnx_logits(pressed.graph, IDS)
     assert (expected.argmax(-1) == found.argmax(-1)).all()
+    assert np.abs(expected - found).max() < 1e-4
+
+
+def test_long_sequence_gives_the_logits_of_pytorch(pressed):
+    expected, found = torch_logits(pressed.awq_model, LONG_IDS), onnx_logits(pressed.graph, LONG_IDS)
     assert np.abs(expected - found).max() < 1e-4
 
 
