@@ -11,12 +11,13 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("assets", "resources")
 
 # What every recipe stands on but none is made by: reading specs, keys, storing, reporting, starting processes.
-# Their values reach a key as ingredients; their code decides how an artifact is kept, not what is in it.
+# Their values reach a key as ingredients; their code decides how an artifact is kept and shown, not what is in it.
 NEUTRAL = (
     "assets.experiment",
     "assets.stage",
     "assets.fingerprint",
     "resources.errors",
+    "resources.plots",
     "resources.progress",
     "resources.store",
 )

@@ -130,6 +130,9 @@ def _materialize(
     quiet = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
     result = resolved.execute_in_process(instance=instance, run_config=quiet, raise_on_error=False, tags=process_tags())
     for event in result.filter_events(lambda event: event.is_step_failure):
+        error = event.step_failure_data.error
+        if error is not None and error.cls_name == dg.DagsterExecutionInterruptedError.__name__:
+            raise KeyboardInterrupt  # Dagster caught the signal to end the step in order
         _report_crash(event, experiment, terminal)
 
 

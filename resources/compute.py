@@ -71,8 +71,6 @@ class LocalCompute:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own, about its own method
                     self._client.run(context=context, command=[sys.executable, "-m", "assets.worker"], extras=extras)
-            except dg.DagsterExecutionInterruptedError:
-                raise
             except dg.DagsterError as error:
                 raise _failure(request.recipe, error_file, error) from error
 
