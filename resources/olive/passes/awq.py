@@ -1,8 +1,8 @@
 """AWQ as an Olive pass (Lin et al., arXiv 2306.00978): scale search, clipping, then Olive's packing.
 
 Decoder layer by decoder layer: gather what its linear layers read, scale the folds (awq_scale.py), choose each group's
-grid (awq_clip.py), pack the weights as Olive's QuantLinear, and hand what the packed layer computes to the next layer,
-so that each layer is fitted to the inputs it will really get. One layer is on the accelerator at a time, in float32.
+grid (awq_clip.py) and pack the weights as Olive's QuantLinear. Every layer reads what the float model computes. One
+layer is on the accelerator at a time, in float32.
 
 Olive's base finds the modules of an architecture (ModelWrapper), reads the calibration data and writes the folder; its
 packed weights are those of its own Rtn pass, with scales and zero points from here.
@@ -34,11 +34,11 @@ from torch import nn
 
 from resources.errors import ConfigurationError, StageError
 from resources.olive.passes import token_samples  # noqa: F401  # registers the data component that run configs name
-from resources.olive.passes.awq_clip import FINE_SHRINKS, best_grid
+from resources.olive.passes.awq_clip import best_grid
 from resources.olive.passes.awq_fold import possible_folds, working_folds
 from resources.olive.passes.awq_scale import ChosenScale, scale
 from resources.olive.passes.input_statistics import InputStatistics, gathered
-from resources.olive.passes.quantization_grid import GridShape, rounded, row_blocks
+from resources.olive.passes.quantization_grid import GridShape, row_blocks
 from resources.olive.progress_channel import current_progress
 
 LAYERS_FILE = "awq_layers.json"
@@ -109,40 +109,32 @@ class AwqLayers:
         for index, layer in enumerate(layers):
             dtypes = {name: parameter.dtype for name, parameter in layer.layer.named_parameters()}
             layer.layer.to(self.settings.device, torch.float32)
-            chosen = self._scale_layer(layer, dtypes)
-            self.hidden = [self._compute(layer.layer, sample) for sample in range(len(self.hidden))]
+            chosen = self._quantize_layer(layer, dtypes)
             _pack_layer(layer.layer, dtypes)
             rows += [{"layer": index, **asdict(scale)} for scale in chosen]
             current_progress().step("awq", index + 1, len(layers), _note(chosen))
         return rows
 
-    def _scale_layer(self, layer: LayerWrapper, dtypes: dict[str, torch.dtype]) -> list[ChosenScale]:
-        """Fold the best scales into the layer, then put every linear layer's weights on their best grid."""
+    def _quantize_layer(self, layer: LayerWrapper, dtypes: dict[str, torch.dtype]) -> list[ChosenScale]:
+        """Fold the best scales into the layer, then choose the grid of every linear layer's weights."""
         linears = {name: module for name, module in layer.layer.named_modules() if hasattr(module, "quant_info")}
         with gathered(list(linears.values()), self.shape, self.token_stride) as statistics:
-            for sample in range(len(self.hidden)):
-                self._compute(layer.layer, sample)
+            outputs = [self._compute(layer.layer, sample) for sample in range(len(self.hidden))]
         possible = [fold for fold in possible_folds(self.wrapper, layer) if statistics.keys() >= set(fold.linears)]
-        folds = working_folds(possible, lambda: self._compute(layer.layer, 0), self.hidden[0])
-        ratios, clip = self.settings.ratios, self.settings.clip
-        chosen = [scale(fold, statistics[fold.linears[0]], self.shape, ratios, clip) for fold in folds]
+        folds = working_folds(possible, lambda: self._compute(layer.layer, 0), self.hidden[0], outputs[0])
+        chosen = [scale(fold, statistics[fold.linears[0]], self.shape, self.settings.ratios) for fold in folds]
         for name, linear in linears.items():
-            self._put_on_grid(linear, statistics.get(linear), dtypes[f"{name}.weight"])
+            self._choose_grid(linear, statistics.get(linear), dtypes[f"{name}.weight"])
+        self.hidden = outputs
         return chosen
 
-    def _put_on_grid(self, linear: Any, statistics: InputStatistics | None, dtype: torch.dtype) -> None:
-        """Round the weights; scales and zero points go to `linear.quant_info`, scales as `dtype` can hold them."""
-        shrinks, gram = FINE_SHRINKS[:1], torch.empty(0)
-        if self.settings.clip and statistics is not None:  # a layer that no token reached is only rounded
-            shrinks, gram = FINE_SHRINKS, statistics.group_gram
-        found = []
-        for rows in row_blocks(linear.weight):
-            scales, zeros = best_grid(linear.weight[rows], gram, self.shape, shrinks)
-            scales = scales.to(dtype).float()
-            groups = self.shape.groups(linear.weight[rows])
-            linear.weight[rows] = rounded(groups, scales, zeros, self.shape).view(len(groups), -1)
-            found.append((scales.squeeze(-1), zeros.squeeze(-1)))
-        linear.quant_info.scales, linear.quant_info.zero_points = (torch.cat(part) for part in zip(*found, strict=True))
+    def _choose_grid(self, linear: Any, statistics: InputStatistics | None, dtype: torch.dtype) -> None:
+        """Scales, as `dtype` can hold them, and zero points go to `linear.quant_info`."""
+        # a layer that no token reached is rounded and not clipped
+        gram = statistics.group_gram if statistics is not None and self.settings.clip else None
+        found = [best_grid(linear.weight[rows], gram, self.shape) for rows in row_blocks(linear.weight)]
+        scales, zeros = (torch.cat(part).squeeze(-1) for part in zip(*found, strict=True))
+        linear.quant_info.scales, linear.quant_info.zero_points = scales.to(dtype).float(), zeros.to(torch.int32)
 
     def _compute(self, layer: nn.Module, sample: int) -> torch.Tensor:
         output = layer(self.hidden[sample], *self.arguments[sample], **self.keywords[sample])
@@ -168,7 +160,7 @@ def _packed(linear: Any, dtype: torch.dtype) -> QuantLinear:
         symmetric=quantizer.symmetric,
         group_size=quantizer.group_size,
         scales=info.scales,
-        zero_points=info.zero_points.to(torch.int32),
+        zero_points=info.zero_points,
     )
     packed.scales, packed.dtype = packed.scales.to(dtype), dtype
     if packed.bias is not None:

@@ -1,48 +1,52 @@
 """AWQ's clipping: for each group of weights the bounds under which rounding hurts the layer's output least.
 
-Of the bounds r · [min, max], r in [1 / 2, 1], the one with the least ‖(Q(w) − w) · x‖² over all calibration tokens x:
-(Q(w) − w) · Σ x·xᵀ · (Q(w) − w)ᵀ, with the Gram matrix Σ x·xᵀ of the group's columns. So no tokens are kept, and unlike
-Olive's AutoClip pass the search may clip queries and keys too: it sees what they read.
+Each bound of a group may shrink to half of what the group reaches. The best pair has the least ‖(Q(w) − w) · x‖² over
+all calibration tokens x: (Q(w) − w) · Σ x·xᵀ · (Q(w) − w)ᵀ, with the Gram matrix Σ x·xᵀ of the group's columns. So no
+tokens are kept, and unlike Olive's AutoClip pass, which leaves queries and keys alone, every layer is clipped. Both
+bounds are searched together first, then each by itself.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 
 from resources.olive.passes.quantization_grid import GridShape, bounds, grid, rounded
 
-FINE_SHRINKS = tuple(1 - 0.05 * step for step in range(10))
+SHRINKS = tuple(1 - step / 20 for step in range(11))
 
 
 @torch.no_grad()
 def best_grid(
-    weight: torch.Tensor, group_gram: torch.Tensor, shape: GridShape, shrinks: Sequence[float]
+    weight: torch.Tensor, group_gram: torch.Tensor | None, shape: GridShape
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales and zero points, [rows, groups, 1], of the best grid among the bounds of each group times `shrinks`.
+    """Scales and zero points, [rows, groups, 1], of the best grid; without `group_gram` the bounds are not searched.
 
-    weight: [rows, columns]; group_gram: [groups, group size, group size]. With one shrink nothing is compared.
+    weight: [rows, columns]; group_gram: [groups, group size, group size].
     """
     groups = shape.groups(weight)
     low, high = bounds(groups)
-    best_scale, best_zero = grid(low * shrinks[0], high * shrinks[0], shape)
-    if len(shrinks) == 1:
-        return best_scale, best_zero
-    least = _error(groups, best_scale, best_zero, group_gram, shape)
-    for shrink in shrinks[1:]:
-        scale, zero = grid(low * shrink, high * shrink, shape)
-        error = _error(groups, scale, zero, group_gram, shape)
-        better = error < least
-        least = torch.where(better, error, least)
-        best_scale = torch.where(better, scale, best_scale)
-        best_zero = torch.where(better, zero, best_zero)
-    return best_scale, best_zero
+    if group_gram is None:
+        return grid(low, high, shape)
+    best_low, best_high = low, high
+    least = torch.full_like(low, torch.inf)
+    for moves_low, moves_high in ((True, True), (True, False), (False, True)):
+        start_low, start_high = best_low, best_high
+        for shrink in SHRINKS:
+            tried_low = low * shrink if moves_low else start_low
+            tried_high = high * shrink if moves_high else start_high
+            error = _error(groups, tried_low, tried_high, group_gram, shape)
+            better = error < least
+            least = torch.where(better, error, least)
+            best_low = torch.where(better, tried_low, best_low)
+            best_high = torch.where(better, tried_high, best_high)
+        if shape.symmetric:  # one scale: there is nothing to search apart
+            break
+    return grid(best_low, best_high, shape)
 
 
 def _error(
-    groups: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, group_gram: torch.Tensor, shape: GridShape
+    groups: torch.Tensor, low: torch.Tensor, high: torch.Tensor, group_gram: torch.Tensor, shape: GridShape
 ) -> torch.Tensor:
     """[rows, groups, 1]."""
-    difference = rounded(groups, scale, zero, shape).sub_(groups).transpose(0, 1).contiguous()
+    difference = rounded(groups, *grid(low, high, shape), shape).sub_(groups).transpose(0, 1).contiguous()
     return torch.bmm(difference, group_gram).mul_(difference).sum(-1).T.unsqueeze(-1)

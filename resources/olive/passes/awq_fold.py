@@ -78,10 +78,11 @@ def possible_folds(wrapper: ModelWrapper, layer: LayerWrapper) -> list[Fold]:
     ]
 
 
-def working_folds(folds: Sequence[Fold], compute: Callable[[], torch.Tensor], inputs: torch.Tensor) -> list[Fold]:
-    """One fold of each name under which `compute` (the layer on `inputs`) gives what it gives without."""
-    reference = compute()
-    size = (reference - inputs).norm()
+def working_folds(
+    folds: Sequence[Fold], compute: Callable[[], torch.Tensor], inputs: torch.Tensor, outputs: torch.Tensor
+) -> list[Fold]:
+    """One fold of each name under which `compute`, the layer on `inputs`, still gives `outputs`."""
+    size = (outputs - inputs).norm()
 
     def works(tried: Sequence[Fold]) -> bool:
         kept = [(parameter, parameter.detach().clone()) for fold in tried for parameter in fold.parameters]
@@ -89,7 +90,7 @@ def working_folds(folds: Sequence[Fold], compute: Callable[[], torch.Tensor], in
         for fold in tried:
             columns = torch.empty(fold.linears[0].in_features).uniform_(-1, 1, generator=generator)
             fold.apply(fold.shared(columns).exp().to(inputs.device))
-        difference = (compute() - reference).norm()
+        difference = (compute() - outputs).norm()
         with torch.no_grad():
             for parameter, values in reversed(kept):
                 parameter.copy_(values)
