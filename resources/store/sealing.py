@@ -1,4 +1,4 @@
-"""Sealing: making a produced file immutable, and knowing its digest without a doubt that it changed meanwhile."""
+"""Sealing: making a produced file immutable, so that one stat tells whether it was written to after it was hashed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ WRITER_GRACE = 1.0  # seconds for a child process that is only just starting to 
 
 @dataclass(frozen=True)
 class SealedFile:
-    """A file that must not change any more, and its record."""
+    """A file and its record; it was written to since when `is_sealed` says no."""
 
     path: Path
     record: FileRecord
@@ -73,14 +73,9 @@ def _seal(path: Path, name: str, stage: str, layout: Layout) -> SealedFile:
         _make_own(path)
     mark_sealed(path)
     sync_file(path)
-    before = path.lstat()
     if _open_for_writing(path):
         raise StageError(stage, f"{name} is still open for writing", "Close every file before the stage ends")
-    digest = sha256_of(path)
-    after = path.lstat()
-    if after.st_ctime_ns != before.st_ctime_ns or not is_sealed(after, before.st_size):
-        raise changed(stage, name)
-    return SealedFile(path, FileRecord(name, after.st_size, digest))
+    return SealedFile(path, FileRecord(name, path.lstat().st_size, sha256_of(path)))
 
 
 def _make_own(path: Path) -> None:

@@ -144,10 +144,10 @@ class Store:
         manifest = _manifest_of(stage, sealed)
         with self._leases.take("commit"):
             self._blobs.place(stage, sealed)
+            self._blobs.confirm(stage, manifest.files)
             path = self._layout.manifest(manifest.digest)
             if self._manifest_or_none(manifest.digest) is None:
                 write_durably(manifest.to_json(), path, work)
-            self._blobs.confirm(stage, manifest.files)
             seconds, now = time.monotonic() - began, datetime.now(UTC).isoformat(timespec="seconds")
             entry = Entry(draft.key_id, draft.ingredients, manifest.digest, seconds, now, draft.provenance)
             write_durably(entry.to_json(), self._layout.key(entry.key_id), work)

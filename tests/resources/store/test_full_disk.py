@@ -48,7 +48,17 @@ def produce_too_much_with_a_library(folder: Path, scratch: Path) -> None:
     save_file({"weights": numpy.zeros(4_000_000, numpy.uint8)}, folder / "model.safetensors")
 
 
-@pytest.mark.parametrize("produce", [produce_too_much, produce_too_much_with_a_library])
+def produce_too_much_and_say_something_else(folder: Path, scratch: Path) -> None:
+    try:
+        produce_too_much(folder, scratch)
+    except OSError as error:
+        raise RuntimeError("training failed") from error
+
+
+TOO_MUCH = [produce_too_much, produce_too_much_with_a_library, produce_too_much_and_say_something_else]
+
+
+@pytest.mark.parametrize("produce", TOO_MUCH, ids=lambda produce: produce.__name__)
 def test_while_producing(disk, store, produce):
     with pytest.raises(StageError, match=MESSAGE):
         store.build(key_of("a"), produce)

@@ -6,12 +6,16 @@ import mmap
 import os
 import socket
 import threading
-from contextlib import suppress
+import time
 from pathlib import Path
 
 import pytest
 
 from resources.errors import StageError
+from resources.store.blobs import Blobs
+from resources.store.digests import FileDigests
+from resources.store.layout import Layout
+from resources.store.sealing import SEALED_NS, seal_folder
 from tests.resources.store.artifacts import FILES, content_of, key_of, left_behind, produces
 
 
@@ -118,27 +122,79 @@ def test_a_file_with_another_name_outside_is_copied_so_that_its_owner_may_go_on_
     assert left_behind(home) == []
 
 
-def test_a_file_that_goes_on_changing_never_becomes_a_wrong_artifact(home, store):
-    stop = threading.Event()
+def write_over(path: Path) -> None:
+    path.chmod(0o644)
+    with path.open("r+b") as file:
+        file.write(b"changed")
+
+
+@pytest.fixture
+def placing(home, tmp_path):
+    """The steps of committing one file, one by one."""
+    layout = Layout(home / "store")
+    folder = tmp_path / "produced"
+    folder.mkdir()
+    (folder / "weights").write_bytes(b"weights" * 1000)
+    return folder / "weights", Blobs(layout, FileDigests(layout.digests)), seal_folder(folder, "awq_model", layout)
+
+
+def test_a_file_written_to_after_it_was_hashed_is_not_placed(home, placing):
+    path, blobs, sealed = placing
+    write_over(path)
+    with pytest.raises(StageError, match="awq_model: weights changed while it was committed"):
+        blobs.place("awq_model", sealed)
+    assert not (home / "store" / "blobs").exists()
+
+
+def test_a_file_written_to_after_it_was_placed_is_dropped_before_a_key_names_it(home, placing):
+    _, blobs, sealed = placing
+    blobs.place("awq_model", sealed)
+    blobs.confirm("awq_model", [file.record for file in sealed])
+    (blob,) = (home / "store" / "blobs").glob("*/*")
+    write_over(blob)
+    with pytest.raises(StageError, match="awq_model: weights changed while it was committed"):
+        blobs.confirm("awq_model", [file.record for file in sealed])
+    assert not blob.exists()
+
+
+def test_a_file_written_to_while_it_is_hashed_is_refused(home, store):
     writers = []
 
-    def keep_writing(path: Path) -> None:
-        number = 0
-        with suppress(OSError):  # it is moved away, or becomes read-only
-            while not stop.is_set():
-                number += 1
-                with path.open("r+b") as file:
-                    file.seek(number * 4096 % 8_000_000)
-                    file.write(str(number).encode())
+    def write_when_sealed(path: Path) -> None:
+        while path.stat().st_mtime_ns != SEALED_NS:
+            time.sleep(0.001)
+        write_over(path)
 
     def produce(folder: Path, scratch: Path) -> None:
-        (folder / "weights").write_bytes(bytes(8_000_000))
-        writers.append(threading.Thread(target=keep_writing, args=(folder / "weights",)))
+        with (folder / "weights").open("wb") as file:
+            file.truncate(400_000_000)  # takes no room and long enough to hash
+        writers.append(threading.Thread(target=write_when_sealed, args=(folder / "weights",)))
         writers[0].start()
 
-    with suppress(StageError):
+    with pytest.raises(StageError, match="weights changed while it was committed"):
         store.build(key_of("a"), produce)
-    stop.set()
     writers[0].join()
+    assert store.find(key_of("a")) is None
+    assert store.verify().blobs == 0
+
+
+def test_a_file_written_to_while_others_are_placed_is_refused(home, store):
+    blobs = home / "store" / "blobs"
+    writers = []
+
+    def write_when_placed() -> None:
+        while not (placed := list(blobs.glob("*/*"))):
+            time.sleep(0.0005)
+        write_over(placed[0])
+
+    def produce(folder: Path, scratch: Path) -> None:
+        for number in range(200):  # in as many folders, each of which is synced
+            (folder / str(number)).write_bytes(b"weights %d" % number)
+        writers.append(threading.Thread(target=write_when_placed))
+        writers[0].start()
+
+    with pytest.raises(StageError, match="changed while it was committed"):
+        store.build(key_of("a"), produce)
+    writers[0].join()
+    assert store.find(key_of("a")) is None
     assert store.verify().damaged == []
-    content_of(store, "a")
