@@ -109,9 +109,7 @@ def _grafts_of(module: str, pair: LoraPair, nodes: Mapping[str, ir.Node]) -> Ite
         part = f"{head}.{name}"
         if part not in nodes:
             known = ", ".join(sorted({name.rpartition(".")[2] for name in nodes}))
-            raise StageError(
-                STAGE, f"the adapter touches {module}, and the graph has quantized {known} only"
-            )
+            raise StageError(STAGE, f"the adapter touches {module}, and the graph has quantized {known} only")
         inputs, outputs = (nodes[part].attributes[name].as_int() for name in ("K", "N"))
         if pair.a.shape[1] != inputs:
             raise StageError(STAGE, f"{module}: the adapter takes {pair.a.shape[1]} inputs, the graph {inputs}")
