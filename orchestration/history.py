@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.instance.ref import InstanceRef
 
 from assets.recipes import STAGE_NAMES
 from assets.stage import Stage
@@ -16,6 +17,7 @@ from orchestration.metadata import Outcome, metadata
 from resources.store.store import Entry, Store
 
 OUTCOME_TAG = "press/outcome"
+NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 DAGSTER_YAML = "telemetry:\n  enabled: false\n"
 
 
@@ -41,9 +43,13 @@ def dagster_home(home: Path) -> Path:
 
 
 def open_instance(home: Path) -> dg.DagsterInstance:
-    """The Dagster instance under `home`; the caller closes it (it is a context manager)."""
-    os.environ["DAGSTER_HOME"] = str(dagster_home(home))
-    return dg.DagsterInstance.get()
+    """The Dagster instance under `home` for the press command; the caller closes it (it is a context manager).
+
+    Standard output and error stay with the terminal, which Dagster's compute logs would take from child processes.
+    """
+    folder = str(dagster_home(home))
+    os.environ["DAGSTER_HOME"] = folder
+    return dg.DagsterInstance.from_ref(InstanceRef.from_dir(folder, overrides={"compute_logs": NO_COMPUTE_LOGS}))
 
 
 def asset_key(experiment: str, name: str) -> dg.AssetKey:
