@@ -49,6 +49,9 @@ def test_leaves_a_usable_quantized_folder_and_says_what_it_is(tiny, request, tex
     names = {file.name for file in (tmp_path / "out").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "chat_template.jinja", "awq_metrics.json"} <= names
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    saved, expected = (json.loads((folder / "config.json").read_text()) for folder in (tmp_path / "out", base))
+    assert saved.pop("quantization_config")["quant_method"] == "olive"
+    assert saved == expected
     chat = [{"role": "user", "content": "Hi"}]
     original = AutoTokenizer.from_pretrained(base)
     assert tokenizer.apply_chat_template(chat) == original.apply_chat_template(chat)

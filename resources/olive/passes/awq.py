@@ -11,6 +11,8 @@ packed weights are those of its own Rtn pass, with scales and zero points from h
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -91,10 +93,10 @@ class AwqLayers:
 
     def __init__(self, model: HfModelHandler, wrapper: ModelWrapper, settings: Any, shape: GridShape) -> None:
         self.wrapper, self.settings, self.shape = wrapper, settings, shape
-        wrapper.model.config.use_cache = False
-        hidden, arguments, keywords = get_layer_inputs_for_calibration(
-            model, wrapper, settings.data_config, settings.device
-        )
+        with _without_cache(wrapper.model.config):
+            hidden, arguments, keywords = get_layer_inputs_for_calibration(
+                model, wrapper, settings.data_config, settings.device
+            )
         if not hidden:
             raise StageError("awq_model", "the calibration data is empty")
         self.hidden: list[torch.Tensor] = [values.float() for values in hidden]
@@ -139,6 +141,17 @@ class AwqLayers:
     def _compute(self, layer: nn.Module, sample: int) -> torch.Tensor:
         output = layer(self.hidden[sample], *self.arguments[sample], **self.keywords[sample])
         return output[0] if isinstance(output, tuple) else output
+
+
+@contextmanager
+def _without_cache(config: Any) -> Iterator[None]:
+    """Inside the block the model keeps no keys and values; its configuration, which is saved, stays as it was."""
+    kept = getattr(config, "use_cache", None)
+    if kept is not None:
+        config.use_cache = False
+    yield
+    if kept is not None:
+        config.use_cache = kept
 
 
 def _pack_layer(layer: nn.Module, dtypes: dict[str, torch.dtype]) -> None:
