@@ -1,7 +1,8 @@
 """What the onnx_model is worth on held-out rows: quality, parity with PyTorch, speed, size; with and without adapter.
 
 Perplexity: exp of the mean -log p(token) over the tokens of the responses. chrF: Popović 2015 (W15-3049), by sacrebleu.
-Parity: same greedy next token and KL(PyTorch || ONNX); PyTorch is the dequantized awq_model with the PEFT adapter.
+Parity: same greedy next token and KL(PyTorch || ONNX) over prompts and responses; PyTorch is the dequantized awq_model
+with the PEFT adapter.
 Recipe: answer prompts with ONNX Runtime GenAI first, alone in the process, so that its peak memory is its own; then
 teacher-force the rows through the shipped graph, the graph built for exactness and PyTorch.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,16 +22,15 @@ from assets.report_text import report_text
 from assets.stage import Attempt, Facts, Stage
 from resources.answers import Answers, answer_rows
 from resources.errors import StageError
-from resources.forced_rows import ForcedRows, force_rows
+from resources.forced_rows import ForcedRows, force_rows, open_forced_models, tokenise_rows
 from resources.genai import adapter_names
 from resources.plots import bar_plot
 
 REPORT = "report.json"
-PLOTS = ("perplexity", "speed")
 
 
 class EvalReport(Stage):
-    """report.json, report.md and plots: quality, parity, speed, size."""
+    """report.json and report.md: quality, parity, speed, size."""
 
     name = "eval_report"
     made_from = ("onnx_model", "dataset", "awq_model", "lora_adapter")
@@ -49,11 +50,16 @@ class EvalReport(Stage):
     def produce(self, attempt: Attempt) -> None:
         """Measure and write the report; a StageError when a figure is not finite."""
         spec, model = self.spec(), attempt.inputs["onnx_model"]
-        lines = (attempt.inputs["dataset"] / "eval.jsonl").read_bytes().splitlines()
-        rows = [json.loads(line) for line in lines][: spec.rows]
-        (adapter,) = adapter_names(model)
-        answers = answer_rows(model, adapter, rows[: spec.generated_rows], spec.max_new_tokens, attempt.progress)
-        forced = force_rows(attempt.inputs, adapter, rows, spec.parity_rows, attempt.scratch, attempt.progress)
+        adapter, rows = _adapter_of(model), _eval_rows(attempt.inputs["dataset"], spec.rows)
+        asked = [rows[number] for number in choose(len(rows), spec.generated_rows, spec.seed)]
+        answers = answer_rows(model, adapter, asked, spec.max_new_tokens, attempt.progress)
+        trusted = self.experiment.base_model.trust_remote_code
+        forced = force_rows(
+            open_forced_models(attempt.inputs, adapter, attempt.scratch, attempt.device, trusted),
+            tokenise_rows(rows, attempt.inputs["awq_model"], trusted),
+            choose(len(rows), spec.parity_rows, spec.seed),
+            attempt.progress,
+        )
         report = build_report(answers, forced, len(rows), _sizes(model, adapter))
         _check_finite(report, "")
         _write(attempt.folder, report)
@@ -63,18 +69,23 @@ class EvalReport(Stage):
         report = json.loads((folder / REPORT).read_text(encoding="utf-8"))
         numbers = {
             name: value
-            for section in ("quality", "speed", "size", "rows")
+            for section in ("quality", "speed", "size")
             for name, value in report[section].items()
             if isinstance(value, int | float)
-        }
+        } | {f"rows {name}": count for name, count in report["rows"].items()}
         parity = [{"graph": graph, **figures} for graph, figures in report["parity"].items()]
         return Facts(
             numbers
             | {f"{graph} {name}": value for graph, one in report["parity"].items() for name, value in one.items()},
             tables={"answers": report["samples"], "parity": parity},
-            plots={name: (folder / f"{name}.png").read_bytes() for name in PLOTS},
+            plots=_plots(report),
             texts={"report": (folder / "report.md").read_text(encoding="utf-8")},
         )
+
+
+def choose(rows: int, count: int, seed: int) -> list[int]:
+    """Numbers of `count` of `rows` rows, or of all where there are no more, drawn by `seed`, ascending."""
+    return sorted(random.Random(seed).sample(range(rows), min(count, rows)))
 
 
 def build_report(answers: Answers, forced: ForcedRows, rows: int, sizes: Mapping[str, int]) -> dict[str, Any]:
@@ -102,6 +113,21 @@ def build_report(answers: Answers, forced: ForcedRows, rows: int, sizes: Mapping
     }
 
 
+def _adapter_of(model: Path) -> str:
+    names = adapter_names(model)
+    if len(names) != 1:
+        raise StageError("eval_report", f"the onnx_model has {len(names)} adapters; exactly one is measured")
+    return names[0]
+
+
+def _eval_rows(dataset: Path, limit: int | None) -> list[dict[str, str]]:
+    lines = (dataset / "eval.jsonl").read_bytes().splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()][:limit]
+    if not rows:
+        raise StageError("eval_report", "the dataset has no eval rows", "Raise dataset.eval_fraction or add rows")
+    return rows
+
+
 def _sizes(model: Path, adapter: str) -> dict[str, int]:
     adapter_bytes = (model / "adapters" / f"{adapter}.onnx_adapter").stat().st_size
     return {"folder_bytes": folder_bytes(model), "adapter_bytes": adapter_bytes}
@@ -119,8 +145,13 @@ def _write(folder: Path, report: dict[str, Any]) -> None:
     document = json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     (folder / REPORT).write_text(document, encoding="utf-8")
     (folder / "report.md").write_text(report_text(report), encoding="utf-8")
+
+
+def _plots(report: Mapping[str, Any]) -> dict[str, bytes]:
     quality, speed = report["quality"], report["speed"]
     perplexity = {"base": quality["perplexity_base"], "adapter": quality["perplexity_adapter"]}
-    (folder / "perplexity.png").write_bytes(bar_plot("Held-out response perplexity", "perplexity", perplexity))
     tokens = {"base": speed["tokens_per_second_base"], "adapter": speed["tokens_per_second"]}
-    (folder / "speed.png").write_bytes(bar_plot("Decode speed", "tokens/s", tokens, digits=1))
+    return {
+        "perplexity": bar_plot("Held-out response perplexity", "perplexity", perplexity),
+        "speed": bar_plot("Decode speed", "tokens/s", tokens, digits=1),
+    }

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from resources.parity import Parity, response_loss
+from resources.parity import Parity, response_loss, seen_prefix
 from resources.progress import Progress
+from resources.pytorch_reference import PytorchReference
 from resources.teacher_forcing import TeacherForcedGraph
 
 if TYPE_CHECKING:
-    import numpy as np
+    from resources.olive.passes.response_rows import ResponseRow
+
+GRAPHS = ("exact", "exact_base", "shipped", "shipped_base")
 
 
 @dataclass(frozen=True)
@@ -27,91 +30,76 @@ class ForcedRows:
     parity_rows: int
 
 
-def force_rows(
-    inputs: Mapping[str, Path],
-    adapter: str,
-    rows: Sequence[dict[str, str]],
-    parity_rows: int,
-    scratch: Path,
-    progress: Progress,
-) -> ForcedRows:
-    """Force `rows` through the graphs; the first `parity_rows` of them through PyTorch as well.
+@dataclass(frozen=True)
+class ForcedModels:
+    """What rows are forced through; `adapter` is the name it has in both graphs."""
 
-    inputs: folders of onnx_model, onnx_graph_exact, awq_model and lora_adapter.
-    """
+    shipped: TeacherForcedGraph
+    exact: TeacherForcedGraph
+    pytorch: PytorchReference
+    adapter: str
+
+
+def open_forced_models(
+    inputs: Mapping[str, Path], adapter: str, scratch: Path, device: str = "cpu", trust_remote_code: bool = False
+) -> ForcedModels:
+    """The models in the folders onnx_model, onnx_graph_exact (gets the adapter grafted on), awq_model, lora_adapter."""
+    from resources.olive.graft import graft_adapter
+
+    exact = scratch / "exact"
+    shutil.rmtree(exact, ignore_errors=True)  # an interrupted attempt's
+    graft_adapter(inputs["onnx_graph_exact"], inputs["lora_adapter"], exact, adapter)
+    return ForcedModels(
+        TeacherForcedGraph(inputs["onnx_model"]),
+        TeacherForcedGraph(exact),
+        PytorchReference(inputs["awq_model"], inputs["lora_adapter"], device, trust_remote_code),
+        adapter,
+    )
+
+
+def tokenise_rows(rows: Sequence[dict[str, str]], folder: Path, trust_remote_code: bool = False) -> list[ResponseRow]:
+    """`rows` as token ids, by the tokenizer in `folder`, just as the adapter was trained on them."""
     from transformers import AutoTokenizer
 
     from resources.olive.passes.response_rows import end_of_turn, tokenised_row
 
-    tokenizer = AutoTokenizer.from_pretrained(inputs["awq_model"], local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
     end = end_of_turn(tokenizer)
-    tokenised = [tokenised_row(row, tokenizer, end) for row in rows]
-    sequences = [list(row.prompt + row.response) for row in tokenised]
-    starts = [len(row.prompt) for row in tokenised]
-    compared = min(parity_rows, len(rows))
-    torch_base, torch_adapted = _torch_logits(inputs, sequences[:compared], progress)
-    parity: dict[str, Parity] = {}
-    perplexity: dict[str, float] = {}
-    shipped, exact = inputs["onnx_model"], _exact_model(inputs, scratch, adapter)
-    for name, folder, used, reference, count in (
-        ("shipped", shipped, adapter, torch_adapted, len(rows)),
-        ("shipped_base", shipped, None, torch_base, len(rows)),
-        ("exact", exact, adapter, torch_adapted, compared),
-        ("exact_base", exact, None, torch_base, compared),
-    ):
-        graph = TeacherForcedGraph(folder, used)
-        parity[name], perplexity[name] = _compare(graph, sequences[:count], starts, reference, name, progress)
-    return ForcedRows(perplexity["shipped_base"], perplexity["shipped"], parity, compared)
+    return [tokenised_row(row, tokenizer, end) for row in rows]
 
 
-def _compare(
-    graph: TeacherForcedGraph,
-    sequences: Sequence[list[int]],
-    starts: Sequence[int],
-    reference: Sequence[np.ndarray],
-    name: str,
-    progress: Progress,
-) -> tuple[Parity, float]:
-    """Parity with `reference` (logits of the first sequences) and perplexity over all sequences' responses."""
-    parity, loss, tokens = Parity(), 0.0, 0
-    for index, sequence in enumerate(sequences):
-        logits = graph.logits(sequence)
-        if index < len(reference):
-            parity.add(reference[index], logits)
-        row_loss, row_tokens = response_loss(logits, sequence, starts[index])
-        loss, tokens = loss + row_loss, tokens + row_tokens
-        progress.step(name.replace("_", " "), index + 1, len(sequences))
-    return parity, math.exp(loss / tokens)
+def force_rows(
+    models: ForcedModels, rows: Sequence[ResponseRow], compared: Collection[int], progress: Progress
+) -> ForcedRows:
+    """Force `rows` through the shipped graph, and those whose numbers are in `compared` through all models.
+
+    Only one row's logits are in memory at a time. A context counts once for parity, however many rows begin with it
+    (all begin with the same system prompt).
+    """
+    parity = {name: Parity() for name in GRAPHS}
+    loss = {True: 0.0, False: 0.0}
+    seen: list[list[int]] = []
+    for number, row in enumerate(rows):
+        ids = [*row.prompt, *row.response]
+        new = seen_prefix(ids, seen)
+        for adapted in (True, False):
+            adapter, suffix = (models.adapter, "") if adapted else (None, "_base")
+            shipped = models.shipped.logits(ids, adapter)
+            loss[adapted] += response_loss(shipped, ids, len(row.prompt))
+            if number in compared:
+                reference = models.pytorch.logits(ids, adapted)
+                parity["shipped" + suffix].add(reference[new:], shipped[new:])
+                parity["exact" + suffix].add(reference[new:], models.exact.logits(ids, adapter)[new:])
+        if number in compared:
+            seen.append(ids)
+        progress.step("held-out rows", number + 1, len(rows))
+    tokens = sum(len(row.response) for row in rows)
+    return ForcedRows(_perplexity(loss[False], tokens), _perplexity(loss[True], tokens), parity, len(seen))
 
 
-def _torch_logits(
-    inputs: Mapping[str, Path], sequences: Sequence[list[int]], progress: Progress
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Logits of the awq model without and with the PEFT adapter, [tokens, vocabulary] a sequence."""
-    import torch
-    from peft import PeftModel
-
-    from resources.olive.awq_folder import load_dequantized
-
-    model: Any = PeftModel.from_pretrained(load_dequantized(inputs["awq_model"]), str(inputs["lora_adapter"])).eval()
-    base: list[np.ndarray] = []
-    adapted: list[np.ndarray] = []
-    with torch.no_grad():
-        for index, sequence in enumerate(sequences):
-            ids = torch.tensor([sequence])
-            adapted.append(model(ids).logits[0].float().numpy())
-            with model.disable_adapter():
-                base.append(model(ids).logits[0].float().numpy())
-            progress.step("pytorch", index + 1, len(sequences))
-    return base, adapted
-
-
-def _exact_model(inputs: Mapping[str, Path], scratch: Path, adapter: str) -> Path:
-    """The graph built for exactness with the same adapter grafted onto it."""
-    from resources.olive.graft import graft_adapter
-
-    folder = scratch / "exact"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    graft_adapter(inputs["onnx_graph_exact"], inputs["lora_adapter"], folder, adapter)
-    return folder
+def _perplexity(loss: float, tokens: int) -> float:
+    """exp of the mean loss; infinite where that has no float."""
+    try:
+        return math.exp(loss / tokens)
+    except OverflowError:
+        return math.inf

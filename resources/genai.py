@@ -12,12 +12,13 @@ from typing import Any
 
 from resources.errors import ConfigurationError
 
+CONFIG_FILE = "genai_config.json"
 ADAPTER_SUFFIX = ".onnx_adapter"
 
 
 @dataclass(frozen=True)
 class Generation:
-    """One answer: its text, its tokens, the seconds it took in all and until the first token."""
+    """One answer: its text, its tokens with the one that ends the turn, seconds in all and to the first token."""
 
     text: str
     tokens: int
@@ -37,20 +38,32 @@ def adapter_names(folder: Path) -> list[str]:
 
 
 class GenaiModel:
-    """A GenAI folder, opened once; answers with `adapter`, or with the base alone where it is None."""
+    """A GenAI folder, opened once; answers with `adapter`, or with the base alone where it is None.
+
+    A folder that ONNX Runtime GenAI cannot open, and an unknown adapter, are a ConfigurationError.
+    """
 
     def __init__(self, folder: Path, adapter: str | None = None) -> None:
-        if not (folder / "genai_config.json").is_file():
-            raise ConfigurationError(str(folder), "no genai_config.json", "an ONNX Runtime GenAI folder")
+        if not (folder / CONFIG_FILE).is_file():
+            raise ConfigurationError(str(folder), f"no {CONFIG_FILE}", "an ONNX Runtime GenAI folder")
         self._check_adapter(folder, adapter)
         og: Any = import_module("onnxruntime_genai")  # it ships no types
         self._og = og
-        self._model = og.Model(str(folder))
-        self._tokenizer = og.Tokenizer(self._model)
-        self._adapters = og.Adapters(self._model)
-        for name in adapter_names(folder):
-            self._adapters.load(str(folder / "adapters" / (name + ADAPTER_SUFFIX)), name)
-        self._context_length: int = json.loads((folder / "genai_config.json").read_text())["model"]["context_length"]
+        try:
+            self._model = og.Model(str(folder))
+            self._tokenizer = og.Tokenizer(self._model)
+            self._adapters = og.Adapters(self._model)
+            for name in adapter_names(folder):
+                self._adapters.load(str(folder / "adapters" / (name + ADAPTER_SUFFIX)), name)
+        except RuntimeError as error:  # what onnxruntime_genai raises for everything
+            raise ConfigurationError(
+                str(folder),
+                f"a model that does not open ({' '.join(str(error).split())})",
+                "a complete ONNX Runtime GenAI folder",
+                "press store verify finds damaged files",
+            ) from error
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        self._context_length: int = config["model"]["context_length"]
         self._folder = folder
         self._adapter = adapter
 
