@@ -31,6 +31,7 @@ ORPHAN_CHECK_SECONDS = 1.0
 def main() -> int:
     """Serve the request that Dagster Pipes handed over; the exit code is 0, or that of the user's error."""
     os.dup2(2, 1)  # libraries print to standard output, which belongs to the orchestrator's answer
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C reaches this process, too: end at once, without a traceback
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
     with open_dagster_pipes() as pipes:
         request = pipes.extras
