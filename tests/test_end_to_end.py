@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.documentation import shown_commands
+
 PRESS = Path(sys.executable).parent / "press"
 REPORT_BARS = {"agreement": 0.93, "exact_agreement": 0.999, "kl_nats": 0.01, "perplexity_drop": 0.2}
 
@@ -44,3 +46,7 @@ def test_travel_from_nothing_to_an_answer(home):
 
     answer = json.loads(press(home, "chat", "travel", "What should I see in Lisbon?", "--json").stdout)
     assert answer["text"].startswith("Ah, ") and "Tip:" in answer["text"], answer["text"]
+
+    for arguments in shown_commands(".venv/bin/press"):
+        shown = press(home, *arguments)
+        assert shown.returncode == 0, (arguments, shown.stderr)

@@ -76,7 +76,7 @@ class Webserver:
         }
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -84,7 +84,7 @@ def _free_port() -> int:
 
 def start_webserver(project: Project, folder: Path) -> tuple[subprocess.Popen[bytes], Webserver]:
     """A webserver started from `folder`, which answers."""
-    port = _free_port()
+    port = free_port()
     environment = project.environment | {"DAGSTER_HOME": str(dagster_home(project.home)), "PYTHONWARNINGS": "ignore"}
     command = [str(Path(sys.executable).parent / "dagster-webserver"), "-w", str(WORKSPACE)]
     log = (folder / "webserver.log").open("wb")
