@@ -147,6 +147,18 @@ def test_samples_set_both_answers_beside_the_reference(report, inputs):
             assert sample[answer] == model.generate(sample["prompt"], 8).text
 
 
+def test_chrf_is_that_of_the_samples(report):
+    from sacrebleu import corpus_chrf
+
+    references = [[sample["reference"] for sample in report["samples"]]]
+    scores = {
+        name: corpus_chrf([one[name] for one in report["samples"]], references).score for name in ("base", "adapter")
+    }
+    assert scores["base"] != scores["adapter"]
+    assert report["quality"]["chrf_base"] == pytest.approx(scores["base"])
+    assert report["quality"]["chrf_adapter"] == pytest.approx(scores["adapter"])
+
+
 def test_report_is_a_page_to_read(folder, report):
     text = (folder / "report.md").read_text(encoding="utf-8")
     tables = [line for line in text.splitlines() if line.startswith("|")]
