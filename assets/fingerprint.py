@@ -20,6 +20,7 @@ NEUTRAL = (
     "resources.plots",
     "resources.progress",
     "resources.store",
+    "resources.olive.progress_channel",
 )
 
 
