@@ -79,6 +79,18 @@ def test_the_default_system_prompt_of_smollm2_is_there(copy, smollm2):
         assert "assistant named SmolLM" in tokenizer.decode(expected)
 
 
+def test_a_tokenizer_that_starts_plain_text_with_a_token_of_its_own_adds_none_to_a_chat(copy):
+    from tokenizers import processors
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(copy)
+    start = processors.TemplateProcessing(single="<|im_start|> $A", special_tokens=[("<|im_start|>", 0)])
+    tokenizer.backend_tokenizer.post_processor = start
+    tokenizer.save_pretrained(copy)
+    assert AutoTokenizer.from_pretrained(copy)("Hi").input_ids[0] == 0
+    assert GenaiModel(copy).chat_token_ids("Hi") == transformers_ids(copy, "Hi")[1]
+
+
 @pytest.mark.parametrize("adapter", ["travel", None])
 def test_an_answer_is_greedy_decoding_of_the_graph(folder, adapter):
     model = GenaiModel(folder, adapter)
