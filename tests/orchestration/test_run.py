@@ -36,7 +36,8 @@ def test_parameter_changed_and_changed_back_restores(project):
     changed = project.run()
     assert [changed[name] for name in STAGES] == ["fresh", "fresh", *["computed"] * 4]
     project.edit("lora_adapter", r=4)
-    assert [project.run()[name] for name in STAGES] == ["fresh", "fresh", *["restored"] * 4]
+    restored = project.run()
+    assert [restored[name] for name in STAGES] == ["fresh", "fresh", *["restored"] * 4]
 
 
 def test_moved_gate_does_not_repeat_the_evaluation(project):
