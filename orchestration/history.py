@@ -18,7 +18,14 @@ from resources.store.store import Entry, Store
 
 OUTCOME_TAG = "press/outcome"
 NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
-DAGSTER_YAML = "telemetry:\n  enabled: false\n"
+# Runs start from the webserver itself: without a daemon the queue, Dagster's default, would never be served.
+DAGSTER_YAML = """\
+telemetry:
+  enabled: false
+run_coordinator:
+  module: dagster._core.run_coordinator
+  class: DefaultRunCoordinator
+"""
 
 
 @dataclass(frozen=True)
