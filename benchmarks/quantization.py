@@ -3,9 +3,9 @@
 All four start from the same base model; Gptq and AWQ calibrate on the same samples; every model is measured on the same
 other text. "recovered" is the share of what Rtn loses that a method wins back.
 
-    python -m benchmarks.quantization [--base FOLDER] [--group-size 32] [--measure 20] [--methods rtn awq] [--device cuda]
+    python -m benchmarks.quantization [--base FOLDER] [--group-size 32] [--methods rtn awq] [--device cuda]
 
-Gptq takes most of the time: 10 to 20 minutes for SmolLM2 on two cores.
+Gptq takes most of the time on the CPU; --methods leaves it out.
 """
 
 from __future__ import annotations
