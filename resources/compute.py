@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError
 from dagster._core.pipes.subprocess import PipesSubprocessClient  # dg's lazy attribute hides it from type checkers
 
 from resources.errors import PressError, StageError
@@ -71,11 +72,11 @@ class LocalCompute:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own, about its own method
                     self._client.run(context=context, command=[sys.executable, "-m", "assets.worker"], extras=extras)
-            except dg.DagsterError as error:
+            except DagsterPipesExecutionError as error:
                 raise _failure(request.recipe, error_file, error) from error
 
 
-def _failure(recipe: str, error_file: Path, error: dg.DagsterError) -> PressError:
+def _failure(recipe: str, error_file: Path, error: DagsterPipesExecutionError) -> PressError:
     """What the worker said of its failure, or what is known of a worker that could say nothing."""
     if not error_file.exists():
         return StageError(
