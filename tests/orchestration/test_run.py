@@ -84,3 +84,18 @@ def test_bad_rows_are_told_with_their_lines_and_nothing_is_lost(project):
     assert "37" in done.stderr and "38" in done.stderr
     project.data.write_text(good)
     assert set(project.run().values()) <= {"fresh", "restored"}
+
+
+def test_error_of_a_stage_in_its_own_process_is_one_message(project):
+    project.edit("lora_adapter", target_modules=["qkv_proj"])
+    done = project.press("run", "tiny", "--json")
+    assert done.returncode == 2
+    assert "lora_adapter.target_modules" in done.stderr and "qkv_proj" in done.stderr and "q_proj" in done.stderr
+    assert done.stderr.count("press: ") == 1 and "Traceback" not in done.stderr and "Stack Trace" not in done.stderr
+
+
+def test_wrong_base_model_is_told_before_anything_runs(project, tmp_path):
+    project.edit("base_model", folder=str(tmp_path))
+    done = project.press("run", "tiny", "--json")
+    assert done.returncode == 2
+    assert "base_model" in done.stderr and str(tmp_path) in done.stderr and "Traceback" not in done.stderr
