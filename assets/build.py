@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assets.stage import Attempt, Recipe, Source, Stage
+from assets.stage import Recipe, Source, Stage
 from resources.errors import StageError
-from resources.progress import Progress
 from resources.store.store import Built, Store
 
 # Runs one recipe: in this process or in a child, on this machine or another one.
@@ -61,12 +60,3 @@ class Builder:
                 raise StageError(name, "it changed while it was read", "Run again to use it as it is now")
 
         return self.store.open(self.store.build(key, produce, self.provenance).entry.digest)
-
-
-def launch_here(progress: Progress, device: str = "cpu") -> Launch:
-    """A Launch that produces in this process."""
-
-    def launch(recipe: Recipe, folder: Path, scratch: Path, inputs: Mapping[str, Path]) -> None:
-        recipe.produce(Attempt(folder, scratch, inputs, progress, device))
-
-    return launch

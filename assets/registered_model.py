@@ -77,7 +77,7 @@ class RegisteredModel(Stage):
         card = (folder / CARD).read_text(encoding="utf-8")
         registry.register(registration["name"], made_from["onnx_model"], tags, card)
 
-    def is_published(self, folder: Path, inputs: Mapping[str, str], registry: Registry) -> bool:
+    def is_published(self, inputs: Mapping[str, str], registry: Registry) -> bool:
         return registry.find(self.spec().name, inputs["onnx_model"]) is not None
 
 

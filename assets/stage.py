@@ -136,7 +136,7 @@ class Stage(Recipe):
     def publish(self, folder: Path, inputs: Mapping[str, str], registry: Registry) -> None:
         """Make the artifact in `folder` known outside the store, once however often it is called."""
 
-    def is_published(self, folder: Path, inputs: Mapping[str, str], registry: Registry) -> bool:
+    def is_published(self, inputs: Mapping[str, str], registry: Registry) -> bool:
         """Whether what `publish` made known still is; a stage that publishes nothing says yes."""
         return True
 

@@ -100,7 +100,7 @@ def _plan_stage(
             return StagePlan(stage, "blocked", gates, None, known, None)
         lost = recorded is not None and recorded.key_id == Key(ingredients).id
         return StagePlan(stage, "run", reasons or _no_artifact(lost), None, known, None)
-    if _is_fresh(stage, entry, known, recorded) and stage.is_published(store.open(entry.digest), known, registry):
+    if _is_fresh(stage, entry, known, recorded) and stage.is_published(known, registry):
         return StagePlan(stage, "fresh", (), None, known, entry)
     return StagePlan(stage, "restore", reasons or (Reason("record", None, entry.digest),), None, known, entry)
 

@@ -62,10 +62,10 @@ def test_a_model_that_passes_is_registered_once_with_its_lineage(stage, inputs, 
     folder = produce(stage, inputs, tmp_path / "one")
     versions = versions_of(inputs, tmp_path)
     registry = LocalRegistry(tmp_path / "home")
-    assert not stage.is_published(folder, versions, registry)
+    assert not stage.is_published(versions, registry)
     stage.publish(folder, versions, registry)
     stage.publish(folder, versions, registry)
-    assert stage.is_published(folder, versions, registry)
+    assert stage.is_published(versions, registry)
     [version] = registry.versions("trip-model")
     assert (version.version, version.digest) == (1, versions["onnx_model"])
     assert version.tags["eval_report"] == versions["eval_report"]
