@@ -9,7 +9,9 @@ from typing import Any
 
 from assets.stage import Recipe, Source, Stage
 from resources.errors import StageError
-from resources.store.store import Built, Store
+from resources.store.keys import Key
+from resources.store.lease import OnWait
+from resources.store.store import Built, Produce, Store
 
 # Runs one recipe: in this process or in a child, on this machine or another one.
 Launch = Callable[[Recipe, Path, Path, Mapping[str, Path]], None]
@@ -24,6 +26,7 @@ class Builder:
     launch: Launch
     provenance: Mapping[str, Any]
     force: bool = False
+    on_wait: OnWait | None = None  # gets a line when another run computes what is wanted
 
     def build(self, stage: Stage, inputs: Mapping[str, str]) -> Built:
         """The stage's artifact for `inputs` (name → data version); computed only when the store lacks its key."""
@@ -37,13 +40,13 @@ class Builder:
                 opened[part.name] = self._build_part(part, inputs)
             self.launch(stage, folder, scratch, opened)
 
-        return self.store.build(key, produce, self.provenance, force=self.force)
+        return self._build_recipe(stage, key, produce, self.force)
 
     def _build_part(self, part: Recipe, inputs: Mapping[str, str]) -> Path:
         def produce(folder: Path, scratch: Path) -> None:
             self.launch(part, folder, scratch, {name: self._open(name, inputs[name]) for name in part.made_from})
 
-        return self.store.open(self.store.build(part.key(inputs), produce, self.provenance).entry.digest)
+        return self.store.open(self._build_recipe(part, part.key(inputs), produce).entry.digest)
 
     def _open(self, name: str, data_version: str) -> Path:
         """The folder of an input; a source is brought into the store when it is not there yet."""
@@ -59,4 +62,8 @@ class Builder:
             if not source.holds(folder, key.ingredients["input.external"]):
                 raise StageError(name, "it changed while it was read", "Run again to use it as it is now")
 
-        return self.store.open(self.store.build(key, produce, self.provenance).entry.digest)
+        return self.store.open(self._build_recipe(source, key, produce).entry.digest)
+
+    def _build_recipe(self, recipe: Recipe, key: Key, produce: Produce, force: bool = False) -> Built:
+        provenance = {**self.provenance, "modules": recipe.modules()}
+        return self.store.build(key, produce, provenance, force=force, on_wait=self.on_wait)

@@ -7,6 +7,8 @@ import hashlib
 from functools import cache
 from pathlib import Path
 
+from resources.store.keys import encode
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("assets", "resources")
 
@@ -27,11 +29,18 @@ NEUTRAL = (
 @cache
 def code_fingerprint(module: str) -> str:
     """sha256 over `module` and every first-party module it imports, anywhere in it, however deep."""
-    digest = hashlib.sha256()
-    for name in sorted(implementing_modules(module)):
-        tree = _without_docstrings(ast.parse(_file(name).read_bytes()))
-        digest.update(f"{name}\n{ast.dump(tree)}\n".encode())
-    return digest.hexdigest()
+    return hashlib.sha256(encode(module_fingerprints(module))).hexdigest()
+
+
+@cache
+def module_fingerprints(module: str) -> dict[str, str]:
+    """Name → sha256 of its AST, for `module` and every first-party module it imports."""
+    return {name: _module_fingerprint(name) for name in sorted(implementing_modules(module))}
+
+
+@cache
+def _module_fingerprint(module: str) -> str:
+    return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()
 
 
 @cache
@@ -54,7 +63,7 @@ def _neutral(module: str) -> bool:
 
 def _mentions(module: str) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(_file(module).read_bytes())):
+    for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -72,6 +81,11 @@ def _is_module(name: str) -> bool:
 def _file(module: str) -> Path:
     path = ROOT.joinpath(*module.split("."))
     return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+
+
+@cache
+def _tree(module: str) -> ast.Module:
+    return _without_docstrings(ast.parse(_file(module).read_bytes()))
 
 
 def _without_docstrings(tree: ast.Module) -> ast.Module:

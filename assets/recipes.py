@@ -16,6 +16,7 @@ from assets.stage import Recipe, Source, Stage
 
 SOURCES: tuple[type[Source], ...] = (SourceData, BaseModel, CalibrationText)
 STAGES: tuple[type[Stage], ...] = (Dataset, AwqModel, LoraAdapter, OnnxModel, EvalReport, RegisteredModel)
+SOURCE_NAMES = tuple(source.name for source in SOURCES)
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
 
 

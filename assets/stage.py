@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from assets.experiment import Experiment, Spec
-from assets.fingerprint import code_fingerprint
+from assets.fingerprint import code_fingerprint, module_fingerprints
 from resources.errors import ConfigurationError
 from resources.progress import Progress
 from resources.store.digests import FileDigests
@@ -85,6 +85,10 @@ class Recipe(ABC):
             **{f"tool.{tool}": tool_version(tool) for tool in self.tools},
         }
 
+    def modules(self) -> dict[str, str]:
+        """The modules behind the "code" ingredient, name → sha256: what tells which of them changed."""
+        return module_fingerprints(type(self).__module__)
+
     def code_version(self) -> str:
         return Key(self.own_ingredients()).id
 
@@ -106,6 +110,10 @@ class Source(Recipe):
     @abstractmethod
     def holds(self, folder: Path, identity: str) -> bool:
         """Whether what `produce` left in `folder` is what `identity` said."""
+
+    def text_file(self) -> Path | None:
+        """The file of a source that is text, to show what changed in it; None for others."""
+        return None
 
     def source_key(self, digests: FileDigests) -> Key:
         return Key(self.own_ingredients() | {"input.external": self.identity(digests)})

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from assets.experiment import Experiment
-from orchestration.history import open_instance, recorded_materializations
-from orchestration.planner import plan
+from orchestration.planner import Planner
+from orchestration.recorded import open_records
 from resources.errors import ConfigurationError
 from resources.genai import GenaiModel, Generation
 from resources.registry.local import LocalRegistry
@@ -20,22 +20,23 @@ def open_model(
 ) -> tuple[GenaiModel, str | None]:
     """The model and the adapter it answers with; without an onnx_model a ConfigurationError."""
     store = Store(home)
-    with open_instance(home) as instance:
-        recorded = recorded_materializations(instance, experiment.name)
-        if "onnx_model" not in recorded:
-            raise ConfigurationError(
-                f"{experiment.name}.onnx_model",
-                "no materialization",
-                "one that is complete",
-                f"press run {experiment.name}",
-            )
-        status = plan(experiment, store, LocalRegistry(home), recorded).stage("onnx_model").status
+    with open_records(home) as records:
+        planned = Planner(store, LocalRegistry(home), records).plan(experiment)
+    recorded = planned.history.stages.get("onnx_model")
+    if recorded is None:
+        raise ConfigurationError(
+            f"{experiment.name}.onnx_model",
+            "no materialization",
+            "one that is complete",
+            f"press run {experiment.name}",
+        )
+    status = planned.stage("onnx_model").status
     if status != "fresh":
         sys.stderr.write(
             f"press: this onnx_model is stale ({status}); press run {experiment.name} brings it up to date\n"
         )
     chosen = None if no_adapter else adapter or experiment.onnx_model.adapter
-    return GenaiModel(store.open(recorded["onnx_model"].data_version), chosen), chosen
+    return GenaiModel(store.open(recorded.data_version), chosen), chosen
 
 
 def ask(model: GenaiModel, prompt: str, max_new_tokens: int, shown: bool) -> Generation:

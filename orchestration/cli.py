@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from assets.experiment import list_experiments, open_experiment
+from assets.experiment import open_experiment
 from resources.errors import ConfigurationError, PressError
 from resources.home import press_home
 
@@ -55,28 +55,21 @@ def plan_command(
     as_json: Json = False,
 ) -> None:
     """Show what is stale, why, and how long it will take."""
-    from orchestration.history import open_instance, recorded_materializations, report_observations
-    from orchestration.planner import plan
+    from orchestration.planning import plan_all, plan_one
     from orchestration.shown import show_plan
-    from resources.registry.local import LocalRegistry
-    from resources.store.store import Store
 
     home = press_home()
-    names = list_experiments() if all_experiments else [experiment]
-    opened = [open_experiment(name) for name in names]
-    with open_instance(home) as instance:
-        plans = []
-        for one in opened:
-            recorded = recorded_materializations(instance, one.name)
-            planned = plan(one, Store(home), LocalRegistry(home), recorded)
-            report_observations(instance, one.name, planned.sources)
-            plans.append(planned)
+    plans, mistakes = plan_all(home) if all_experiments else ([plan_one(home, experiment)], {})
     if as_json:
         documents = [planned.as_json() for planned in plans]
+        documents += [{"experiment": name, "error": str(mistake)} for name, mistake in mistakes.items()]
         _print_json({"experiments": documents} if all_experiments else documents[0])
-        return
-    for planned in plans:
-        show_plan(planned)
+    else:
+        for planned in plans:
+            show_plan(planned)
+    for mistake in mistakes.values():
+        _say(f"press: {mistake}")
+    raise typer.Exit(max((mistake.exit_code for mistake in mistakes.values()), default=0))
 
 
 @app.command("run")
@@ -90,14 +83,14 @@ def run_command(
 ) -> None:
     """Run what is stale and nothing else."""
     opened = open_experiment(experiment)
-    from orchestration.history import open_instance
     from orchestration.run import run
     from orchestration.terminal import ShownTerminal
 
-    home = press_home()
     forced = tuple(force or ())
-    with _interruptible(), open_instance(home) as instance:
-        report = run(opened, home, instance, ShownTerminal(forced), tuple(select or ()), forced, sys.stderr.isatty())
+    with _interruptible():
+        report = run(
+            opened, press_home(), ShownTerminal(forced), tuple(select or ()), forced, show_bars=sys.stderr.isatty()
+        )
     if as_json:
         _print_json(report.as_json())
     else:
@@ -222,3 +215,7 @@ def _print_json(document: Any) -> None:
 
 def _say(message: str) -> None:
     sys.stderr.write(message + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from assets.experiment import Experiment
 from assets.recipes import open_sources, open_stages
 from orchestration.stage_asset import source_asset, stage_asset
 from orchestration.terminal import Terminal
+from orchestration.turns import Turns
 from resources.compute import Compute, LocalCompute
 from resources.home import press_home
 from resources.registry.local import LocalRegistry
@@ -19,9 +20,15 @@ from resources.store.store import Store
 
 
 def build_definitions(
-    experiments: Iterable[Experiment], compute: Compute | None = None, terminal: Terminal | None = None
+    experiments: Iterable[Experiment],
+    compute: Compute | None = None,
+    terminal: Terminal | None = None,
+    turns: Turns | None = None,
 ) -> dg.Definitions:
-    """The Dagster definitions of `experiments`, with the store and registry under PRESS_HOME."""
+    """The Dagster definitions of `experiments`, with the store and registry under PRESS_HOME.
+
+    A run is one process: what takes long is done by worker processes, and a process for each step would only wait.
+    """
     assets: list[Any] = []
     checks: list[dg.AssetChecksDefinition] = []
     for experiment in experiments:
@@ -34,5 +41,7 @@ def build_definitions(
         "registry": LocalRegistry(home),
         "compute": compute or LocalCompute(),
         "terminal": terminal or Terminal(),
+        "turns": turns or Turns(home),
     }
-    return dg.Definitions(assets=assets, asset_checks=checks, resources=resources)
+    executor = dg.in_process_executor
+    return dg.Definitions(assets=assets, asset_checks=checks, resources=resources, executor=executor)

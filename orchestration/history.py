@@ -1,19 +1,25 @@
-"""What Dagster recorded, and what is told to it outside a run: restores and observations."""
+"""Dagster's instance: what it recorded, and what is told to it outside a run, restores and observations."""
 
 from __future__ import annotations
 
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
-from assets.recipes import STAGE_NAMES
+from assets.recipes import SOURCES, STAGE_NAMES
 from assets.stage import Stage
 from orchestration.metadata import Outcome, metadata
+from orchestration.recorded import (
+    DATA_VERSION,
+    INPUT_DATA_VERSION,
+    History,
+    Recorded,
+    recorded_from,
+)
 from resources.store.store import Entry, Store
 
 OUTCOME_TAG = "press/outcome"
@@ -26,17 +32,6 @@ run_coordinator:
   module: dagster._core.run_coordinator
   class: DefaultRunCoordinator
 """
-
-
-@dataclass(frozen=True)
-class Recorded:
-    """The latest materialization of one stage, as its tags tell it."""
-
-    data_version: str
-    code_version: str
-    key_id: str | None
-    inputs: Mapping[str, str]
-    run_id: str
 
 
 def dagster_home(home: Path) -> Path:
@@ -68,27 +63,46 @@ def group_name(experiment: str) -> str:
     return re.sub(r"[^A-Za-z0-9_]", "_", experiment)
 
 
-def recorded_materializations(instance: dg.DagsterInstance, experiment: str) -> dict[str, Recorded]:
-    """Stage name → its latest materialization; stages that never were are left out."""
-    found: dict[str, Recorded] = {}
-    for record in instance.get_asset_records([asset_key(experiment, name) for name in STAGE_NAMES]):
-        event = record.asset_entry.last_materialization
-        if event is None or event.asset_materialization is None:
-            continue
-        tags = event.asset_materialization.tags or {}
-        prefix = f"dagster/input_data_version/{experiment}/"
-        found[record.asset_entry.asset_key.path[-1]] = Recorded(
-            data_version=tags.get("dagster/data_version", ""),
-            code_version=tags.get("dagster/code_version", ""),
-            key_id=_text(event.asset_materialization.metadata.get("key")),
-            inputs={tag.removeprefix(prefix): value for tag, value in tags.items() if tag.startswith(prefix)},
-            run_id=event.run_id,
-        )
-    return found
+class InstanceRecords:
+    """Records through Dagster's API, whatever storage it keeps them in."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+
+    def histories(self, experiments: Iterable[str]) -> dict[str, History]:
+        names = list(experiments)
+        stages = [asset_key(experiment, stage) for experiment in names for stage in STAGE_NAMES]
+        found: dict[str, dict[str, Recorded]] = {name: {} for name in names}
+        for record in self._instance.get_asset_records(stages):
+            experiment, stage = record.asset_entry.asset_key.path
+            if recorded := _recorded(record):
+                found[experiment][stage] = recorded
+        return {name: History(found[name], self._observed(name)) for name in names}
+
+    def latest(self, stage: str) -> Recorded | None:
+        keys = [key for key in self._instance.get_asset_keys() if key.path[1:] == [stage]]
+        found = [recorded for record in self._instance.get_asset_records(keys) if (recorded := _recorded(record))]
+        return max(found, key=lambda recorded: recorded.storage_id, default=None)
+
+    def _observed(self, experiment: str) -> dict[str, str]:
+        observed: dict[str, str] = {}
+        for source in SOURCES:
+            key = asset_key(experiment, source.name)
+            newest = self._instance.fetch_observations(key, limit=1).records
+            event = newest[0].asset_observation if newest else None
+            if event is not None:
+                observed[source.name] = (event.tags or {}).get(DATA_VERSION, "")
+        return observed
 
 
-def _text(value: object) -> str | None:
-    return value.value if isinstance(value, dg.TextMetadataValue) else None
+def _recorded(record: dg.AssetRecord) -> Recorded | None:
+    latest = record.asset_entry.last_materialization_record
+    materialization = latest.asset_materialization if latest else None
+    if latest is None or materialization is None:
+        return None
+    key = materialization.metadata.get("key")
+    key_id = key.value if isinstance(key, dg.TextMetadataValue) else None
+    return recorded_from(materialization.tags or {}, key_id, latest.run_id, latest.storage_id)
 
 
 def version_tags(stage: Stage, entry: Entry, inputs: Mapping[str, str], outcome: str) -> dict[str, str]:
@@ -96,9 +110,9 @@ def version_tags(stage: Stage, entry: Entry, inputs: Mapping[str, str], outcome:
     experiment = stage.experiment.name
     return {
         "dagster/code_version": stage.code_version(),
-        "dagster/data_version": entry.digest,
+        DATA_VERSION: entry.digest,
         "dagster/data_version_is_user_provided": "true",
-        **{f"dagster/input_data_version/{experiment}/{name}": version for name, version in inputs.items()},
+        **{f"{INPUT_DATA_VERSION}{experiment}/{name}": version for name, version in inputs.items()},
         OUTCOME_TAG: outcome,
     }
 
@@ -118,21 +132,11 @@ def report_restored(
     )
 
 
-def report_observations(instance: dg.DagsterInstance, experiment: str, versions: Mapping[str, str]) -> None:
-    """Record the data version of every source that differs from the one last observed."""
-    observed = _observed(instance, experiment, versions)
+def report_observations(
+    instance: dg.DagsterInstance, experiment: str, observed: Mapping[str, str], versions: Mapping[str, str]
+) -> None:
+    """Record the data version of every source that differs from the one that was last `observed`."""
     for name, version in versions.items():
         if observed.get(name) != version:
-            tags = {"dagster/data_version": version, "dagster/data_version_is_user_provided": "true"}
+            tags = {DATA_VERSION: version, "dagster/data_version_is_user_provided": "true"}
             instance.report_runless_asset_event(dg.AssetObservation(asset_key(experiment, name), tags=tags))
-
-
-def _observed(instance: dg.DagsterInstance, experiment: str, names: Iterable[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for record in instance.get_asset_records([asset_key(experiment, name) for name in names]):
-        event = record.asset_entry.last_observation
-        if event is not None and event.asset_observation is not None:
-            found[record.asset_entry.asset_key.path[-1]] = (event.asset_observation.tags or {}).get(
-                "dagster/data_version", ""
-            )
-    return found

@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from assets.experiment import Experiment
 from assets.recipes import open_sources, open_stages
-from assets.stage import Stage
-from orchestration.history import Recorded
+from assets.stage import Source, Stage
+from orchestration.explanation import Reason, changed_ingredients
+from orchestration.recorded import History, Recorded, Records
 from resources.registry.registry import Registry
 from resources.store.keys import Key
 from resources.store.store import Entry, Store
 
 Status = Literal["fresh", "restore", "run", "maybe", "blocked"]
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One ingredient that differs from what the recorded materialization was made of."""
-
-    ingredient: str
-    was: Any
-    now: Any
 
 
 @dataclass(frozen=True)
@@ -42,18 +33,19 @@ class StagePlan:
         return {
             "stage": self.stage.name,
             "status": self.status,
-            "reasons": [vars(reason) for reason in self.reasons],
+            "reasons": [reason.as_json() for reason in self.reasons],
             "expected_seconds": self.expected_seconds,
         }
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The plan of one experiment: its stages in order and the data versions of its sources."""
+    """The plan of one experiment: stages in order, data versions of sources, and the history it was held against."""
 
     experiment: Experiment
     sources: Mapping[str, str]
     stages: tuple[StagePlan, ...]
+    history: History
 
     def as_json(self) -> dict[str, Any]:
         return {"experiment": self.experiment.name, "stages": [stage.as_json() for stage in self.stages]}
@@ -61,87 +53,112 @@ class Plan:
     def stage(self, name: str) -> StagePlan:
         return next(stage for stage in self.stages if stage.stage.name == name)
 
+    @property
+    def is_fresh(self) -> bool:
+        return all(stage.status == "fresh" for stage in self.stages)
 
-def plan(
-    experiment: Experiment,
-    store: Store,
-    registry: Registry,
-    recorded: Mapping[str, Recorded],
-    force: Iterable[str] = (),
-) -> Plan:
-    """The plan of `experiment`; a missing or wrong source or value is a ConfigurationError."""
-    sources = {name: source.source_key(store.digests).id for name, source in open_sources(experiment).items()}
-    versions: dict[str, str | None] = dict(sources)
-    planned: list[StagePlan] = []
-    seconds = expected_seconds(store, experiment.name)
-    for name, stage in open_stages(experiment).items():
-        stage.check()
-        one = _plan_stage(stage, versions, store, registry, recorded.get(name))
-        if name in force:
-            one = replace(one, status="run", reasons=(*one.reasons, Reason("force", None, name)), entry=None)
-        versions[name] = one.entry.digest if one.entry else None
-        planned.append(replace(one, expected_seconds=_expected(one.status, seconds.get(name))))
-    return Plan(experiment, sources, tuple(planned))
+    @property
+    def is_observed(self) -> bool:
+        """Whether Dagster has the sources' data versions as they are now."""
+        return all(self.history.sources.get(name) == version for name, version in self.sources.items())
 
 
-def _plan_stage(
-    stage: Stage, versions: Mapping[str, str | None], store: Store, registry: Registry, recorded: Recorded | None
-) -> StagePlan:
-    known = {name: version for name in stage.made_from if (version := versions[name]) is not None}
-    ingredients = stage.own_ingredients() | {f"input.{name}": versions[name] for name in stage.made_from}
-    reasons = _reasons(ingredients, recorded, store)
-    if len(known) < len(stage.made_from):
-        return StagePlan(stage, "maybe", reasons, None, None, None)
-    entry = store.find(Key(ingredients))
-    if entry is None:
-        failed = stage.failed_gates({name: store.open(known[name]) for name in stage.gate_inputs})
+class Planner:
+    """Plans experiments against what the store holds, the registry knows and Dagster recorded."""
+
+    def __init__(self, store: Store, registry: Registry, records: Records) -> None:
+        self._store = store
+        self._registry = registry
+        self._records = records
+
+    def plan(self, experiment: Experiment, force: Iterable[str] = (), history: History | None = None) -> Plan:
+        """The plan of `experiment`, held against `history` where that was read already.
+
+        A missing or wrong source or value is a ConfigurationError.
+        """
+        history = history or self._records.histories([experiment.name])[experiment.name]
+        sources = open_sources(experiment)
+        source_versions = {name: source.source_key(self._store.digests).id for name, source in sources.items()}
+        versions: dict[str, str | None] = dict(source_versions)
+        planned: list[StagePlan] = []
+        for name, stage in open_stages(experiment).items():
+            stage.check()
+            one = self._plan_stage(stage, versions, sources, history.stages.get(name))
+            if name in force:
+                one = replace(one, status="run", reasons=(*one.reasons, Reason("force", None, name)), entry=None)
+            versions[name] = one.entry.digest if one.entry else None
+            planned.append(replace(one, expected_seconds=self._expected_seconds(one, history)))
+        return Plan(experiment, source_versions, tuple(planned), history)
+
+    def _plan_stage(
+        self,
+        stage: Stage,
+        versions: Mapping[str, str | None],
+        sources: Mapping[str, Source],
+        recorded: Recorded | None,
+    ) -> StagePlan:
+        known = {name: version for name in stage.made_from if (version := versions[name]) is not None}
+        own = stage.own_ingredients()
+        ingredients = own | {f"input.{name}": versions[name] for name in stage.made_from}
+        if len(known) < len(stage.made_from):
+            return StagePlan(stage, "maybe", self._reasons(stage, ingredients, recorded, sources), None, None, None)
+        entry = self._store.find(Key(ingredients))
+        if entry is None:
+            return self._plan_run(stage, ingredients, known, sources, recorded)
+        if _is_fresh(Key(own).id, entry, known, recorded) and stage.is_published(known, self._registry):
+            return StagePlan(stage, "fresh", (), None, known, entry)
+        reasons = self._reasons(stage, ingredients, recorded, sources)
+        return StagePlan(stage, "restore", reasons or (Reason("record", None, entry.digest),), None, known, entry)
+
+    def _plan_run(
+        self,
+        stage: Stage,
+        ingredients: Mapping[str, Any],
+        known: Mapping[str, str],
+        sources: Mapping[str, Source],
+        recorded: Recorded | None,
+    ) -> StagePlan:
+        failed = stage.failed_gates({name: self._store.open(known[name]) for name in stage.gate_inputs})
         if failed:
             gates = tuple(Reason(f"gate.{gate.name}", gate.measured, gate.threshold) for gate in failed)
             return StagePlan(stage, "blocked", gates, None, known, None)
         lost = recorded is not None and recorded.key_id == Key(ingredients).id
+        reasons = self._reasons(stage, ingredients, recorded, sources)
         return StagePlan(stage, "run", reasons or _no_artifact(lost), None, known, None)
-    if _is_fresh(stage, entry, known, recorded) and stage.is_published(known, registry):
-        return StagePlan(stage, "fresh", (), None, known, entry)
-    return StagePlan(stage, "restore", reasons or (Reason("record", None, entry.digest),), None, known, entry)
+
+    def _reasons(
+        self,
+        stage: Stage,
+        now: Mapping[str, Any],
+        recorded: Recorded | None,
+        sources: Mapping[str, Source],
+    ) -> tuple[Reason, ...]:
+        """Old and new value of every ingredient that differs from the recorded materialization's."""
+        if recorded is None:
+            return (Reason("history", None, "never materialized"),)
+        before = self._store.entry(recorded.key_id) if recorded.key_id else None
+        if before is None:
+            return (Reason("history", recorded.key_id, "the store no longer knows what it was made of"),)
+        return changed_ingredients(stage, now, before, self._store, sources)
+
+    def _expected_seconds(self, one: StagePlan, history: History) -> float | None:
+        """What the latest computation took, this experiment's before another's; None where none is known."""
+        if one.status not in ("run", "maybe"):
+            return 0.0
+        recorded = history.stages.get(one.stage.name) or self._records.latest(one.stage.name)
+        entry = self._store.entry(recorded.key_id) if recorded and recorded.key_id else None
+        return entry.seconds if entry else None
 
 
-def _is_fresh(stage: Stage, entry: Entry, inputs: Mapping[str, str], recorded: Recorded | None) -> bool:
+def _is_fresh(code_version: str, entry: Entry, inputs: Mapping[str, str], recorded: Recorded | None) -> bool:
     return (
         recorded is not None
         and recorded.key_id == entry.key_id
         and recorded.data_version == entry.digest
-        and recorded.code_version == stage.code_version()
+        and recorded.code_version == code_version
         and dict(recorded.inputs) == dict(inputs)
-    )
-
-
-def _reasons(now: Mapping[str, Any], recorded: Recorded | None, store: Store) -> tuple[Reason, ...]:
-    """Old and new value of every ingredient that differs from the recorded materialization's."""
-    before = store.entry(recorded.key_id) if recorded and recorded.key_id else None
-    if before is None:
-        return (Reason("history", None, "never materialized"),)
-    was = before.ingredients
-    names = [*now, *(name for name in was if name not in now)]
-    return tuple(
-        Reason(name, was.get(name), now.get(name))
-        for name in names
-        if json.dumps(was.get(name)) != json.dumps(now.get(name))
     )
 
 
 def _no_artifact(lost: bool) -> tuple[Reason, ...]:
     return (Reason("artifact", "in the store" if lost else None, "not in the store"),)
-
-
-def expected_seconds(store: Store, experiment: str) -> dict[str, float]:
-    """Recipe name → seconds its latest computation took, this experiment's before another's."""
-    latest: dict[str, tuple[bool, str, float]] = {}
-    for entry in store.entries():
-        name = str(entry.ingredients.get("recipe"))
-        rank = (entry.provenance.get("experiment") == experiment, entry.built_at, entry.seconds)
-        latest[name] = max(latest.get(name, rank), rank)
-    return {name: seconds for name, (_, _, seconds) in latest.items()}
-
-
-def _expected(status: Status, seconds: float | None) -> float | None:
-    return seconds if status in ("run", "maybe") else 0.0

@@ -7,11 +7,14 @@ import json
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from orchestration.planner import Plan, Reason
+from orchestration.explanation import Reason
+from orchestration.planner import Plan
+from resources.store.manifest import DIGEST
 
-LONG_TEXT = 60
+LONG_TEXT = 60  # characters
 STYLES = {"fresh": "green", "restore": "cyan", "run": "yellow", "maybe": "yellow", "blocked": "red"}
 
 
@@ -23,24 +26,42 @@ def show_plan(planned: Plan) -> None:
     for one in planned.stages:
         seconds = "?" if one.expected_seconds is None else f"{one.expected_seconds:.1f}"
         why = "\n".join(_sentence(reason) for reason in one.reasons)
-        table.add_row(one.stage.name, f"[{STYLES[one.status]}]{one.status}[/]", seconds, why)
+        table.add_row(one.stage.name, f"[{STYLES[one.status]}]{one.status}[/]", seconds, escape(why))
     Console().print(table)
 
 
 def _sentence(reason: Reason) -> str:
-    if isinstance(reason.was, str) and isinstance(reason.now, str) and "\n" in reason.was + reason.now:
-        diff = difflib.unified_diff(reason.was.splitlines(), reason.now.splitlines(), "was", "now", lineterm="", n=1)
-        return reason.ingredient + ":\n" + "\n".join(diff)
-    return f"{reason.ingredient}: {_short(reason.was)} → {_short(reason.now)}"
+    """One ingredient: was → now; what is long as the few words or lines of it that changed."""
+    if reason.diff is not None:
+        return f"{reason.ingredient}:\n" + "\n".join(f"  {line}" for line in reason.diff.split("\n"))
+    was, now = _text(reason.was), _text(reason.now)
+    if reason.ingredient.startswith("input.") and reason.now is None:
+        now = "not known yet"
+    if max(len(was), len(now)) > LONG_TEXT:
+        return f"{reason.ingredient}:\n" + "\n".join(f"  {line}" for line in _short_diff(was, now))
+    return f"{reason.ingredient}: {was} → {now}"
 
 
-def _short(value: Any) -> str:
+def _text(value: Any) -> str:
     if value is None:
         return "none"
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    if len(text) == 64 and set(text) <= set("0123456789abcdef"):
-        return text[:12]
-    return text if len(text) <= LONG_TEXT else text[:LONG_TEXT] + "…"
+    return text[:12] if DIGEST.fullmatch(text) else text
+
+
+def _short_diff(was: str, now: str) -> list[str]:
+    """Lines of "- " and "+ ": whole lines of a text of several, else the words around the first and last change."""
+    if "\n" in was + now:
+        diff = difflib.unified_diff(was.splitlines(), now.splitlines(), lineterm="", n=0)
+        return [f"{line[0]} {line[1:]}" for line in diff if line[0] in "+-" and line[:3] not in ("---", "+++")]
+    changes = [change for change in difflib.SequenceMatcher(None, was, now).get_opcodes() if change[0] != "equal"]
+    first, last = changes[0], changes[-1]
+    return [f"- {_around(was, first[1], last[2])}", f"+ {_around(now, first[3], last[4])}"]
+
+
+def _around(text: str, start: int, end: int, around: int = 20) -> str:
+    first, last = max(0, start - around), min(len(text), end + around)
+    return ("… " if first else "") + text[first:last] + (" …" if last < len(text) else "")
 
 
 def show_entries(rows: list[dict[str, Any]]) -> None:

@@ -12,9 +12,10 @@ from assets.experiment import Experiment
 from assets.gates import GateError
 from assets.recipes import SOURCES, open_sources
 from assets.stage import Attempt, Recipe, Source, Stage
-from orchestration.history import asset_key, group_name, recorded_materializations, report_observations, version_tags
+from orchestration.history import InstanceRecords, asset_key, group_name, report_observations, version_tags
 from orchestration.metadata import Outcome, metadata
 from orchestration.terminal import Terminal
+from orchestration.turns import Turns
 from resources.compute import Compute, Request
 from resources.errors import PressError
 from resources.progress import Progress
@@ -45,9 +46,10 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         description=(type(stage).__doc__ or "").strip(),
         kinds=KINDS[stage.name],
         pool="gpu" if stage.name in GPU_STAGES else None,
-        required_resource_keys={"store", "registry", "compute", "terminal"},
+        required_resource_keys={"store", "registry", "compute", "terminal", "turns"},
     )
     def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        _take_turns(context)
         inputs = _inputs(context, stage, source_names & set(stage.made_from))
         return _materialize(context, stage, inputs)
 
@@ -71,23 +73,29 @@ def source_asset(source: Source) -> dg.SourceAsset:
         )(observe)
 
 
+def _take_turns(context: dg.AssetExecutionContext) -> None:
+    """Wait until this run is the only one of its experiments; it keeps their turns until its process ends."""
+    turns: Turns = context.resources.turns
+    turns.hold({key.path[0] for key in context.run.asset_selection or [context.asset_key]}, context.log.info)
+
+
 def _inputs(context: dg.AssetExecutionContext, stage: Stage, sources: set[str]) -> dict[str, str]:
     """Input name → data version: of sources as they are now, of stages as last materialized."""
     experiment = stage.experiment
     store: Store = context.resources.store
     opened = open_sources(experiment)
     versions = {name: opened[name].source_key(store.digests).id for name in sorted(sources)}
-    report_observations(context.instance, experiment.name, versions)
-    recorded = recorded_materializations(context.instance, experiment.name)
+    history = InstanceRecords(context.instance).histories([experiment.name])[experiment.name]
+    report_observations(context.instance, experiment.name, history.sources, versions)
     for name in stage.made_from:
         if name in versions:
             continue
-        if name not in recorded:
+        if name not in history.stages:
             raise dg.Failure(
                 f"{stage.name}: {name} was never materialized. Materialize {name} first, or both together",
                 allow_retries=False,
             )
-        versions[name] = recorded[name].data_version
+        versions[name] = history.stages[name].data_version
     return versions
 
 
@@ -123,7 +131,7 @@ def _builder(context: dg.AssetExecutionContext, experiment: Experiment, force: b
             recipe.produce(Attempt(folder, scratch, inputs, _LogProgress(context)))
 
     provenance = {"experiment": experiment.name, "run_id": context.run_id}
-    return Builder(context.resources.store, open_sources(experiment), launch, provenance, force)
+    return Builder(context.resources.store, open_sources(experiment), launch, provenance, force, context.log.info)
 
 
 class _LogProgress(Progress):

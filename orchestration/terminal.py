@@ -43,6 +43,9 @@ class Terminal:
         """Whether the user asked to compute `stage` even though the store holds it."""
         return stage in self._force
 
+    def waiting(self, line: str) -> None:
+        """Called with what is waited for, once for each wait that takes a while."""
+
     def stage_started(self, stage: str) -> None:
         """Called when a stage's body begins."""
 
@@ -68,6 +71,9 @@ class ShownTerminal(Terminal):
     def __init__(self, force: Iterable[str] = ()) -> None:
         super().__init__(force)
         self._console = Console(stderr=True, highlight=False)
+
+    def waiting(self, line: str) -> None:
+        self._console.print(f"  [dim]{line}[/dim]")
 
     def stage_started(self, stage: str) -> None:
         if sys.stderr.isatty():

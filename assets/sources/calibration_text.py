@@ -44,6 +44,9 @@ class CalibrationText(Source):
     def holds(self, folder: Path, identity: str) -> bool:
         return sha256_of(folder / "text.txt") == identity
 
+    def text_file(self) -> Path | None:
+        return self._file()
+
     def _file(self) -> Path | None:
         named = self.experiment.awq_model.calibration_text
         return None if named == PYTHON_DOCS else self.experiment.path(named)

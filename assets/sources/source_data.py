@@ -30,6 +30,9 @@ class SourceData(Source):
     def holds(self, folder: Path, identity: str) -> bool:
         return sha256_of(folder / "source.jsonl") == identity
 
+    def text_file(self) -> Path:
+        return self._file()
+
     def _file(self) -> Path:
         file = self.experiment.path(self.experiment.dataset.path)
         if not file.is_file():
