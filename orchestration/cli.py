@@ -94,12 +94,32 @@ def run_command(
     if as_json:
         _print_json(report.as_json())
     else:
+        from resources.store.sizes import format_size
+
         _say(f"{report.experiment}: {report.seconds:.1f} s")
+        if report.saved_bytes:
+            _say(f"not spent: {report.saved_seconds:.1f} s, {format_size(report.saved_bytes)}")
     for stage in report.stages:
         if stage.error:
             _say(f"press: {stage.error}")
             break
     raise typer.Exit(report.exit_code)
+
+
+@app.command("savings")
+def savings_command(
+    experiment: Annotated[str | None, typer.Argument(metavar="[EXPERIMENT]", help="all where absent")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show the seconds and bytes that reruns did not spend, over all runs."""
+    from orchestration.savings import Savings, totals
+    from orchestration.shown import show_savings
+
+    rows = Savings(press_home()).sums(experiment)
+    if as_json:
+        _print_json({"total": totals(rows), "stages": rows})
+    else:
+        show_savings(rows)
 
 
 @app.command("chat")

@@ -10,6 +10,7 @@ import dagster as dg
 from assets.checks import gate_checks
 from assets.experiment import Experiment
 from assets.recipes import open_sources, open_stages
+from orchestration.savings import Savings
 from orchestration.stage_asset import source_asset, stage_asset
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
@@ -42,6 +43,7 @@ def build_definitions(
         "compute": compute or LocalCompute(),
         "terminal": terminal or Terminal(),
         "turns": turns or Turns(home),
+        "savings": Savings(home),
     }
     executor = dg.in_process_executor
     return dg.Definitions(assets=assets, asset_checks=checks, resources=resources, executor=executor)

@@ -12,7 +12,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from assets.recipes import SOURCES, STAGE_NAMES
 from assets.stage import Stage
-from orchestration.metadata import Outcome, metadata
+from orchestration.metadata import metadata
 from orchestration.recorded import (
     DATA_VERSION,
     INPUT_DATA_VERSION,
@@ -20,6 +20,7 @@ from orchestration.recorded import (
     Recorded,
     recorded_from,
 )
+from orchestration.savings import Saving
 from resources.store.store import Entry, Store
 
 OUTCOME_TAG = "press/outcome"
@@ -118,7 +119,7 @@ def version_tags(stage: Stage, entry: Entry, inputs: Mapping[str, str], outcome:
 
 
 def report_restored(
-    instance: dg.DagsterInstance, store: Store, stage: Stage, entry: Entry, inputs: Mapping[str, str]
+    instance: dg.DagsterInstance, store: Store, stage: Stage, entry: Entry, inputs: Mapping[str, str], saving: Saving
 ) -> None:
     """Record that the artifact in the store is the stage's again; nothing runs and no bytes move."""
     experiment = stage.experiment.name
@@ -127,7 +128,7 @@ def report_restored(
         dg.AssetMaterialization(
             asset_key(experiment, stage.name),
             tags=version_tags(stage, entry, inputs, "restored") | pointers,
-            metadata=metadata(stage, store, entry, inputs, Outcome("restored", 0.0)),
+            metadata=metadata(stage, store, entry, inputs, saving),
         )
     )
 

@@ -5,31 +5,25 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
 
 from assets.stage import Stage
+from orchestration.savings import Saving
 from resources.store.store import Entry, Store
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How a materialization came about: "computed", "reused" or "restored", and the seconds it took."""
-
-    name: str
-    seconds: float
-
-
 def metadata(
-    stage: Stage, store: Store, entry: Entry, inputs: Mapping[str, str], outcome: Outcome
+    stage: Stage, store: Store, entry: Entry, inputs: Mapping[str, str], saving: Saving
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Metadata of one materialization, the same whether its artifact was computed or found."""
     facts = stage.facts(store.open(entry.digest))
     shown: dict[str, dg.MetadataValue[Any]] = {
-        "outcome": dg.MetadataValue.text(outcome.name),
-        "seconds": dg.MetadataValue.float(round(outcome.seconds, 3)),
+        "outcome": dg.MetadataValue.text(saving.outcome),
+        "seconds": dg.MetadataValue.float(round(saving.seconds, 3)),
+        "seconds saved": dg.MetadataValue.float(round(saving.saved_seconds, 3)),
+        "bytes saved": dg.MetadataValue.int(saving.saved_bytes),
         "seconds to compute": dg.MetadataValue.float(round(entry.seconds, 3)),
         "bytes": dg.MetadataValue.int(store.manifest(entry.digest).bytes),
         "key": dg.MetadataValue.text(entry.key_id),

@@ -12,6 +12,7 @@ from assets.experiment import Experiment
 from assets.recipes import STAGE_NAMES, open_stages
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import open_records
+from orchestration.savings import Saving, Savings, saving
 from orchestration.terminal import StageOutcome, Terminal
 from orchestration.turns import Turns
 from resources.errors import ConfigurationError, PressError
@@ -31,6 +32,15 @@ class RunReport:
     def exit_code(self) -> int:
         return max((_exit_code(stage) for stage in self.stages), default=0)
 
+    @property
+    def saved_seconds(self) -> float:
+        """What the artifacts that were not computed again took when they were."""
+        return sum(stage.saved_seconds for stage in self.stages)
+
+    @property
+    def saved_bytes(self) -> int:
+        return sum(stage.saved_bytes for stage in self.stages)
+
     def as_json(self) -> dict[str, Any]:
         stages = [
             {
@@ -38,11 +48,19 @@ class RunReport:
                 "outcome": stage.outcome,
                 "seconds": round(stage.seconds, 3),
                 "data_version": stage.data_version,
+                "saved_seconds": round(stage.saved_seconds, 3),
+                "saved_bytes": stage.saved_bytes,
                 **({"error": str(stage.error)} if stage.error else {}),
             }
             for stage in self.stages
         ]
-        return {"experiment": self.experiment, "seconds": round(self.seconds, 3), "stages": stages}
+        return {
+            "experiment": self.experiment,
+            "seconds": round(self.seconds, 3),
+            "saved_seconds": round(self.saved_seconds, 3),
+            "saved_bytes": self.saved_bytes,
+            "stages": stages,
+        }
 
 
 def _exit_code(stage: StageOutcome) -> int:
@@ -66,7 +84,7 @@ def run(
     with turns.take(experiment.name, terminal.waiting):
         with open_records(home) as records:
             planned = Planner(Store(home), LocalRegistry(home), records).plan(experiment, force)
-        _report_settled(planned, wanted, terminal)
+        _report_fresh(planned, wanted, home, terminal)
         if not planned.is_observed or any(name not in terminal.outcomes for name in wanted):
             from orchestration.up_to_date import bring_up_to_date
 
@@ -76,13 +94,18 @@ def run(
     return RunReport(experiment.name, time.monotonic() - started, outcomes)
 
 
-def _report_settled(planned: Plan, wanted: set[str], terminal: Terminal) -> None:
-    """Report the stages that nothing is to be done for."""
+def _report_fresh(planned: Plan, wanted: set[str], home: Path, terminal: Terminal) -> None:
+    """Report the stages that nothing is to be done for, and keep what they saved."""
+    store = Store(home)
+    savings: list[Saving] = []
     for one in planned.stages:
-        if one.stage.name not in wanted:
-            terminal.stage_not_selected(one.stage.name)
+        name = one.stage.name
+        if name not in wanted:
+            terminal.stage_not_selected(name)
         elif one.status == "fresh" and one.entry is not None:
-            terminal.stage_finished(one.stage.name, "fresh", 0.0, one.entry.digest)
+            savings.append(saving(store, planned.experiment.name, name, "fresh", 0.0, one.entry))
+            terminal.stage_finished(savings[-1], one.entry.digest)
+    Savings(home).add(savings)
 
 
 def _complete(planned: Plan, terminal: Terminal) -> None:

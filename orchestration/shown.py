@@ -12,7 +12,9 @@ from rich.table import Table
 
 from orchestration.explanation import Reason
 from orchestration.planner import Plan
+from orchestration.savings import totals
 from resources.store.manifest import DIGEST
+from resources.store.sizes import format_size
 
 LONG_TEXT = 60  # characters
 STYLES = {"fresh": "green", "restore": "cyan", "run": "yellow", "maybe": "yellow", "blocked": "red"}
@@ -73,5 +75,23 @@ def show_entries(rows: list[dict[str, Any]]) -> None:
         size = f"{row['bytes'] / 1e6:.1f}"
         table.add_row(
             row["recipe"], row["digest"][:12], row["experiment"] or "", size, f"{row['seconds']:.1f}", row["built_at"]
+        )
+    Console().print(table)
+
+
+def show_savings(rows: list[dict[str, Any]]) -> None:
+    """One row for each stage of each experiment, and their sum."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("experiment", "stage", "computed", "reused", "seconds", "seconds saved", "saved"):
+        table.add_column(column, justify="left" if column in ("experiment", "stage") else "right")
+    for row in [*rows, {"experiment": "all", "stage": "", **totals(rows)}]:
+        table.add_row(
+            row["experiment"],
+            row["stage"],
+            str(row["computed"]),
+            str(row["reused"]),
+            f"{row['seconds']:.1f}",
+            f"{row['saved_seconds']:.1f}",
+            format_size(row["saved_bytes"]),
         )
     Console().print(table)

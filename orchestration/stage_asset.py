@@ -13,7 +13,8 @@ from assets.gates import GateError
 from assets.recipes import SOURCES, open_sources
 from assets.stage import Attempt, Recipe, Source, Stage
 from orchestration.history import InstanceRecords, asset_key, group_name, report_observations, version_tags
-from orchestration.metadata import Outcome, metadata
+from orchestration.metadata import metadata
+from orchestration.savings import saving
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
 from resources.compute import Compute, Request
@@ -46,7 +47,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         description=(type(stage).__doc__ or "").strip(),
         kinds=KINDS[stage.name],
         pool="gpu" if stage.name in GPU_STAGES else None,
-        required_resource_keys={"store", "registry", "compute", "terminal", "turns"},
+        required_resource_keys={"store", "registry", "compute", "terminal", "turns", "savings"},
     )
     def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         _take_turns(context)
@@ -112,11 +113,13 @@ def _materialize(
     except PressError as error:
         terminal.stage_failed(stage.name, error, blocked=isinstance(error, GateError))
         raise dg.Failure(str(error), allow_retries=False) from error
-    terminal.stage_finished(stage.name, built.outcome, built.seconds, built.entry.digest)
+    saved = saving(store, stage.experiment.name, stage.name, built.outcome, built.seconds, built.entry)
+    context.resources.savings.add([saved])
+    terminal.stage_finished(saved, built.entry.digest)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(built.entry.digest),
         tags=version_tags(stage, built.entry, inputs, built.outcome),
-        metadata=metadata(stage, store, built.entry, inputs, Outcome(built.outcome, built.seconds)),
+        metadata=metadata(stage, store, built.entry, inputs, saved),
     )
 
 

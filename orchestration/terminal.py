@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from orchestration.savings import Saving
 from resources.errors import PressError
 
 MARKS = {
@@ -30,6 +31,8 @@ class StageOutcome:
     seconds: float = 0.0
     data_version: str | None = None
     error: PressError | None = None
+    saved_seconds: float = 0.0
+    saved_bytes: int = 0
 
 
 class Terminal:
@@ -49,9 +52,18 @@ class Terminal:
     def stage_started(self, stage: str) -> None:
         """Called when a stage's body begins."""
 
-    def stage_finished(self, stage: str, outcome: str, seconds: float, data_version: str) -> None:
-        """Called with "computed", "reused", "restored" or "fresh"."""
-        self._keep(StageOutcome(stage, outcome, seconds, data_version))
+    def stage_finished(self, saving: Saving, data_version: str) -> None:
+        """Called with what a stage spent and saved that was "computed", "reused", "restored" or "fresh"."""
+        self._keep(
+            StageOutcome(
+                saving.stage,
+                saving.outcome,
+                saving.seconds,
+                data_version,
+                saved_seconds=saving.saved_seconds,
+                saved_bytes=saving.saved_bytes,
+            )
+        )
 
     def stage_failed(self, stage: str, error: PressError, blocked: bool = False) -> None:
         """Called with what stopped the stage; `blocked` says that a gate did."""

@@ -13,12 +13,12 @@ from orchestration.experiment_assets import build_definitions
 from orchestration.history import asset_key, open_instance, report_observations, report_restored
 from orchestration.interrupted import close_interrupted_runs, process_tags
 from orchestration.planner import Plan
+from orchestration.savings import Savings, saving
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
 from resources.compute import LocalCompute
 from resources.errors import StageError
 from resources.registry.local import LocalRegistry
-from resources.registry.registry import Registry
 from resources.store.store import Store
 
 
@@ -29,7 +29,7 @@ def bring_up_to_date(
     with open_instance(home) as instance:
         close_interrupted_runs(instance)
         observe(planned, instance)
-        pending = restore_known(planned, wanted, Store(home), LocalRegistry(home), instance, terminal)
+        pending = restore_known(planned, wanted, home, instance, terminal)
         if pending:
             _materialize(planned.experiment, pending, instance, turns, terminal, show_bars)
 
@@ -42,12 +42,12 @@ def observe(planned: Plan, instance: dg.DagsterInstance) -> None:
 def restore_known(
     planned: Plan,
     wanted: set[str],
-    store: Store,
-    registry: Registry,
+    home: Path,
     instance: dg.DagsterInstance,
     terminal: Terminal,
 ) -> list[str]:
     """Restore what the store holds; returns the names of the stages that need a run."""
+    store, registry, savings = Store(home), LocalRegistry(home), Savings(home)
     pending: list[str] = []
     for one in planned.stages:
         name = one.stage.name
@@ -58,8 +58,10 @@ def restore_known(
             continue
         began = time.monotonic()
         one.stage.publish(store.open(one.entry.digest), one.inputs, registry)
-        report_restored(instance, store, one.stage, one.entry, one.inputs)
-        terminal.stage_finished(name, "restored", time.monotonic() - began, one.entry.digest)
+        saved = saving(store, planned.experiment.name, name, "restored", time.monotonic() - began, one.entry)
+        report_restored(instance, store, one.stage, one.entry, one.inputs, saved)
+        savings.add([saved])
+        terminal.stage_finished(saved, one.entry.digest)
     return pending
 
 

@@ -1,0 +1,29 @@
+"""Sizes as people write them: 20GB, 1.5 TiB, 500000."""
+
+from __future__ import annotations
+
+import re
+
+from resources.errors import ConfigurationError
+
+UNITS = {"": 1, "B": 1, **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGTP", start=1)}}
+UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGTP", start=1)}
+SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+
+
+def parse_size(text: str) -> int:
+    """The bytes that `text` says; a ConfigurationError for anything that is no size."""
+    found = SIZE.fullmatch(text)
+    units = {unit.casefold(): factor for unit, factor in UNITS.items()}
+    if found is None or found[2].casefold() not in units:
+        raise ConfigurationError("size", repr(text), f"a number and one of {', '.join(unit for unit in UNITS if unit)}")
+    return int(float(found[1]) * units[found[2].casefold()])
+
+
+def format_size(count: float) -> str:
+    """`count` bytes in the unit that leaves one to three digits before the point."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
