@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from assets.stage import Recipe, Source, Stage
+from assets.stage import Recipe, Source, Stage, seen_manifest
 from resources.errors import StageError
 from resources.store.keys import Key
 from resources.store.lease import OnWait
 from resources.store.store import Built, Produce, Store
+from resources.store.trees import link_or_copy
 
 # Runs one recipe: in this process or in a child, on this machine or another one.
 Launch = Callable[[Recipe, Path, Path, Mapping[str, Path]], None]
@@ -30,23 +31,30 @@ class Builder:
 
     def build(self, stage: Stage, inputs: Mapping[str, str]) -> Built:
         """The stage's artifact for `inputs` (name → data version); computed only when the store lacks its key."""
-        key = stage.key(inputs)
 
         def produce(folder: Path, scratch: Path) -> None:
             stage.check()
-            opened = {name: self._open(name, inputs[name]) for name in stage.made_from}
+            opened = self._open_inputs(stage, inputs, folder.parent)
             for part_class in stage.parts:
                 part = part_class(stage.experiment)
                 opened[part.name] = self._build_part(part, inputs)
             self.launch(stage, folder, scratch, opened)
 
-        return self._build_recipe(stage, key, produce, self.force)
+        return self._build_recipe(stage, inputs, produce, self.force)
 
     def _build_part(self, part: Recipe, inputs: Mapping[str, str]) -> Path:
         def produce(folder: Path, scratch: Path) -> None:
-            self.launch(part, folder, scratch, {name: self._open(name, inputs[name]) for name in part.made_from})
+            self.launch(part, folder, scratch, self._open_inputs(part, inputs, folder.parent))
 
-        return self.store.open(self._build_recipe(part, part.key(inputs), produce).entry.digest)
+        return self.store.open(self._build_recipe(part, inputs, produce).entry.digest)
+
+    def _open_inputs(self, recipe: Recipe, inputs: Mapping[str, str], work: Path) -> dict[str, Path]:
+        """Input name → folder with what the recipe sees of it; of an input with ignored files one made in `work`."""
+        opened = {name: self._open(name, inputs[name]) for name in recipe.made_from}
+        for name, ignored in recipe.ignores.items():
+            records = seen_manifest(self.store.manifest(inputs[name]), ignored).files
+            opened[name] = _without_others(opened[name], [record.path for record in records], work / "inputs" / name)
+        return opened
 
     def _open(self, name: str, data_version: str) -> Path:
         """The folder of an input; a source is brought into the store when it is not there yet."""
@@ -62,8 +70,23 @@ class Builder:
             if not source.holds(folder, key.ingredients["input.external"]):
                 raise StageError(name, "it changed while it was read", "Run again to use it as it is now")
 
-        return self.store.open(self._build_recipe(source, key, produce).entry.digest)
+        return self.store.open(self._build_key(source, key, produce, {}).entry.digest)
 
-    def _build_recipe(self, recipe: Recipe, key: Key, produce: Produce, force: bool = False) -> Built:
-        provenance = {**self.provenance, "modules": recipe.modules()}
+    def _build_recipe(self, recipe: Recipe, inputs: Mapping[str, str], produce: Produce, force: bool = False) -> Built:
+        known = {name: inputs[name] for name in recipe.made_from}
+        return self._build_key(recipe, recipe.key(recipe.seen(known, self.store)), produce, known, force)
+
+    def _build_key(
+        self, recipe: Recipe, key: Key, produce: Produce, inputs: Mapping[str, str], force: bool = False
+    ) -> Built:
+        provenance = {**self.provenance, "inputs": dict(inputs), "modules": recipe.modules()}
         return self.store.build(key, produce, provenance, force=force, on_wait=self.on_wait)
+
+
+def _without_others(tree: Path, names: Iterable[str], folder: Path) -> Path:
+    """`folder`, made with the files of `tree` that are named: what is not there cannot be read by mistake."""
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        link_or_copy(tree / name, path)
+    return folder

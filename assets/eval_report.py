@@ -14,7 +14,7 @@ import math
 import random
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from assets.experiment import EvalReportSpec
 from assets.onnx_graph import ExactOnnxGraph, folder_bytes
@@ -34,6 +34,11 @@ class EvalReport(Stage):
 
     name = "eval_report"
     made_from = ("onnx_model", "dataset", "awq_model", "lora_adapter")
+    ignores: ClassVar = {
+        "dataset": ("train.jsonl", "counts.json"),
+        "awq_model": ("awq_metrics.json",),
+        "lora_adapter": ("training_curve.json",),
+    }
     parts = (ExactOnnxGraph,)
     tools = (
         "onnxruntime-genai|onnxruntime-genai-cuda",

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from assets.experiment import LoraAdapterSpec
 from assets.stage import Attempt, Facts, Stage
@@ -29,6 +29,7 @@ class LoraAdapter(Stage):
 
     name = "lora_adapter"
     made_from = ("awq_model", "dataset")
+    ignores: ClassVar = {"awq_model": ("awq_metrics.json",), "dataset": ("eval.jsonl", "counts.json")}
     tools = ("olive-ai", "torch", "transformers", "peft", "accelerate")
 
     def spec(self) -> LoraAdapterSpec:

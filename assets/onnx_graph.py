@@ -10,7 +10,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from assets.stage import Attempt, Facts, Part
 from resources.olive.graph_checks import check_codes, check_options, read_arrived
@@ -35,6 +35,7 @@ class OnnxGraph(Part):
 
     name = "onnx_graph"
     made_from = ("awq_model",)
+    ignores: ClassVar = {"awq_model": ("awq_metrics.json",)}
     tools = TOOLS
 
     def options(self) -> GraphOptions:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from assets.experiment import OnnxModelSpec
 from assets.onnx_graph import ARRIVED_FILE, GRAPH_FILE, TOOLS, OnnxGraph, describe, folder_bytes, write_json
@@ -24,6 +24,7 @@ class OnnxModel(Stage):
 
     name = "onnx_model"
     made_from = ("awq_model", "lora_adapter")
+    ignores: ClassVar = {"awq_model": ("awq_metrics.json",), "lora_adapter": ("training_curve.json",)}
     parts = (OnnxGraph,)
     tools = TOOLS
 

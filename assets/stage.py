@@ -7,7 +7,7 @@ a Stage stands behind an asset, a Part is a piece of a stage with a key of its o
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -20,10 +20,12 @@ from resources.errors import ConfigurationError
 from resources.progress import Progress
 from resources.store.digests import FileDigests
 from resources.store.keys import Key
+from resources.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from assets.gates import GateResult
     from resources.registry.registry import Registry
+    from resources.store.store import Store
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Recipe(ABC):
     name: ClassVar[str]
     made_from: ClassVar[tuple[str, ...]] = ()
     tools: ClassVar[tuple[str, ...]] = ()
+    # Input name → its files that the recipe is not given, so that a change in them alone leaves its key as it is.
+    ignores: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     heavy: ClassVar[bool] = True  # runs in a child process
 
     def __init__(self, experiment: Experiment) -> None:
@@ -92,9 +96,21 @@ class Recipe(ABC):
     def code_version(self) -> str:
         return Key(self.own_ingredients()).id
 
-    def key(self, inputs: Mapping[str, str]) -> Key:
-        """The key for `inputs`: input name → data version, one for each name in `made_from`."""
-        return Key(self.own_ingredients() | {f"input.{name}": inputs[name] for name in self.made_from})
+    def seen(self, inputs: Mapping[str, str], store: Store) -> dict[str, str]:
+        """Input name → digest of the files that the recipe is given of it, for `inputs`: name → data version."""
+        return {
+            name: seen_manifest(store.manifest(version), self.ignores[name]).digest if name in self.ignores else version
+            for name, version in inputs.items()
+        }
+
+    def key(self, seen: Mapping[str, str]) -> Key:
+        """The key for what is `seen` of each input in `made_from`."""
+        return Key(self.own_ingredients() | {f"input.{name}": seen[name] for name in self.made_from})
+
+
+def seen_manifest(manifest: Manifest, ignored: Collection[str]) -> Manifest:
+    """`manifest` less the files that are ignored."""
+    return Manifest(tuple(record for record in manifest.files if record.path not in ignored))
 
 
 class Source(Recipe):

@@ -98,8 +98,8 @@ class Planner:
         recorded: Recorded | None,
     ) -> StagePlan:
         known = {name: version for name in stage.made_from if (version := versions[name]) is not None}
-        own = stage.own_ingredients()
-        ingredients = own | {f"input.{name}": versions[name] for name in stage.made_from}
+        own, seen = stage.own_ingredients(), stage.seen(known, self._store)
+        ingredients = own | {f"input.{name}": seen.get(name) for name in stage.made_from}
         if len(known) < len(stage.made_from):
             return StagePlan(stage, "maybe", self._reasons(stage, ingredients, recorded, sources), None, None, None)
         entry = self._store.find(Key(ingredients))
@@ -107,8 +107,8 @@ class Planner:
             return self._plan_run(stage, ingredients, known, sources, recorded)
         if _is_fresh(Key(own).id, entry, known, recorded) and stage.is_published(known, self._registry):
             return StagePlan(stage, "fresh", (), None, known, entry)
-        reasons = self._reasons(stage, ingredients, recorded, sources)
-        return StagePlan(stage, "restore", reasons or (Reason("record", None, entry.digest),), None, known, entry)
+        reasons = self._reasons(stage, ingredients, recorded, sources) or _record_behind(recorded, entry, known)
+        return StagePlan(stage, "restore", reasons, None, known, entry)
 
     def _plan_run(
         self,
@@ -158,6 +158,14 @@ def _is_fresh(code_version: str, entry: Entry, inputs: Mapping[str, str], record
         and recorded.code_version == code_version
         and dict(recorded.inputs) == dict(inputs)
     )
+
+
+def _record_behind(recorded: Recorded | None, entry: Entry, inputs: Mapping[str, str]) -> tuple[Reason, ...]:
+    """Nothing that the stage sees changed, but what Dagster recorded of it did: an input in files it does not see."""
+    before = recorded.inputs if recorded else {}
+    behind = [name for name in inputs if before.get(name) != inputs[name]]
+    told = tuple(Reason(f"record.{name}", before.get(name), inputs[name]) for name in behind)
+    return told or (Reason("record", recorded.data_version if recorded else None, entry.digest),)
 
 
 def _no_artifact(lost: bool) -> tuple[Reason, ...]:

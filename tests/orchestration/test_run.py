@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import json
 
+from assets.experiment import read_experiment
+from assets.recipes import open_stages
+from orchestration.recorded import SqliteRecords
+from resources.store.store import Store
 from tests.project import tiny_rows
+
+
+def artifact(project, stage):
+    """The folder of the artifact that the stage was last materialized with."""
+    recorded = SqliteRecords(project.home).histories(["tiny"])["tiny"].stages[stage]
+    return Store(project.home).open(recorded.data_version)
+
 
 STAGES = ["dataset", "awq_model", "lora_adapter", "onnx_model", "eval_report", "registered_model"]
 
@@ -29,6 +40,38 @@ def test_reformatted_json_recomputes_the_dataset_only(project):
     assert outcomes.pop("dataset") == "computed"
     assert set(outcomes.values()) <= {"fresh", "restored", "reused"}
     assert project.run() == dict.fromkeys(STAGES, "fresh")
+
+
+def test_repeated_row_stops_at_the_dataset(project):
+    project.write_rows([*tiny_rows(), tiny_rows()[0]])
+    outcomes = project.run()
+    assert outcomes.pop("dataset") == "computed"
+    assert set(outcomes.values()) <= {"reused", "fresh"}
+    assert project.run() == dict.fromkeys(STAGES, "fresh")
+
+
+def test_changed_row_of_the_eval_side_trains_nothing(project):
+    held_out = json.loads((artifact(project, "dataset") / "eval.jsonl").read_text().splitlines()[0])
+    rows = [row | {"response": row["response"] + " Go early."} if row == held_out else row for row in tiny_rows()]
+    project.write_rows(rows)
+    outcomes = project.run()
+    assert [outcomes[name] for name in STAGES] == ["computed", "fresh", "reused", "reused", "computed", "computed"]
+    assert project.run() == dict.fromkeys(STAGES, "fresh")
+
+
+def test_what_is_measured_of_the_awq_model_retrains_nothing(project):
+    project.edit("awq_model", measure_samples=0)
+    outcomes = project.run()
+    assert outcomes.pop("awq_model") == "computed"
+    assert set(outcomes.values()) <= {"reused", "fresh"}
+
+
+def test_every_ignored_file_is_one_that_its_input_has(project):
+    for name, stage in open_stages(read_experiment(project.root / "experiments" / "tiny.yaml")).items():
+        for recipe in (stage, *(part(stage.experiment) for part in stage.parts)):
+            for input_name, files in recipe.ignores.items():
+                assert input_name in recipe.made_from, name
+                assert all((artifact(project, input_name) / file).is_file() for file in files), (name, files)
 
 
 def test_parameter_changed_and_changed_back_restores(project):
