@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,12 +23,12 @@ class Blobs:
 
     def sound(self, sha256: str, size: int) -> bool:
         """Whether the blob is there and unchanged: by its stat, and by its bytes once it was written to or copied."""
-        path = self._layout.blob(sha256)
+        path = self._layout.blob_name(sha256)
         try:
-            status = path.lstat()
+            status = os.lstat(path)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        return is_sealed(status, size) or (status.st_size == size and self._has_bytes(path, sha256))
+        return is_sealed(status, size) or (status.st_size == size and self._has_bytes(Path(path), sha256))
 
     def missing(self, records: Iterable[FileRecord]) -> list[FileRecord]:
         """Those of `records` whose blobs are not sound."""

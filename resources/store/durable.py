@@ -7,6 +7,12 @@ import shutil
 from pathlib import Path
 
 
+def read_bytes(path: str) -> bytes:
+    """The bytes of the file at `path`."""
+    with open(path, "rb", buffering=0) as file:  # noqa: PTH123 - making a Path takes as long as reading
+        return file.read()
+
+
 def sync_file(path: Path) -> None:
     """Return when the bytes of the file are on the disk."""
     _sync(path, os.O_RDONLY)

@@ -8,15 +8,16 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from resources.errors import ConfigurationError
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+# No part that is empty or leads elsewhere, nothing that Windows takes for a separator, nothing that is no text.
+PATH = re.compile(r"(?!(?:.*/)?\.{0,2}(?:/|\Z))[^\\\0\ud800-\udfff]+", re.DOTALL)
 
 
-@dataclass(frozen=True, order=True)
-class FileRecord:
+class FileRecord(NamedTuple):
     """One file of an artifact: its path below the artifact's folder with forward slashes, size in bytes, sha256."""
 
     path: str
@@ -44,7 +45,7 @@ class Manifest:
 
     @cached_property
     def digest(self) -> str:
-        return hashlib.sha256(self.to_json()).hexdigest()
+        return hashlib.sha256(self._json).hexdigest()
 
     @cached_property
     def bytes(self) -> int:
@@ -53,6 +54,10 @@ class Manifest:
 
     def to_json(self) -> bytes:
         """Canonical JSON: the same files always give the same bytes."""
+        return self._json
+
+    @cached_property
+    def _json(self) -> bytes:
         files = [{"path": record.path, "sha256": record.sha256, "size": record.size} for record in self.files]
         return json.dumps({"files": files}, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
@@ -64,7 +69,7 @@ class Manifest:
             manifest = Manifest(tuple(_record(item) for item in files))
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ConfigurationError("manifest", f"unreadable content ({error!r})", "canonical JSON") from error
-        if manifest.to_json() != data:
+        if manifest._json != data:
             raise ConfigurationError("manifest", "JSON that is not canonical", "canonical JSON")
         return manifest
 
@@ -80,23 +85,15 @@ def _check_paths(paths: Iterable[str]) -> None:
     files: set[str] = set()
     folders: set[str] = set()
     for path in paths:
-        parts = path.split("/")
-        if any(part in ("", ".", "..") for part in parts) or "\\" in path or "\0" in path or not _is_text(path):
+        if not PATH.fullmatch(path):
             raise _refused(path, repr(path), "a relative path below the artifact's folder, with forward slashes")
         if path in files:
             raise _refused(path, "the path twice", "each path once")
         files.add(path)
-        folders.update("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        while path := path.rpartition("/")[0]:
+            folders.add(path)
     if both := sorted(files & folders):
         raise _refused(both[0], "a file that is also a folder", "one of the two")
-
-
-def _is_text(path: str) -> bool:
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _refused(path: str, found: str, accepted: str) -> ConfigurationError:

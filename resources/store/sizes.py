@@ -11,12 +11,13 @@ UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGTP", sta
 SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
-def parse_size(text: str) -> int:
-    """The bytes that `text` says; a ConfigurationError for anything that is no size."""
+def parse_size(text: str, place: str = "size") -> int:
+    """The bytes that `text` says; a ConfigurationError naming `place` for anything that is no size."""
     found = SIZE.fullmatch(text)
     units = {unit.casefold(): factor for unit, factor in UNITS.items()}
     if found is None or found[2].casefold() not in units:
-        raise ConfigurationError("size", repr(text), f"a number and one of {', '.join(unit for unit in UNITS if unit)}")
+        accepted = f"a number and one of {', '.join(unit for unit in UNITS if unit)}"
+        raise ConfigurationError(place, repr(text), accepted)
     return int(float(found[1]) * units[found[2].casefold()])
 
 

@@ -16,7 +16,7 @@ from resources.progress import Progress
 from resources.store.blobs import Blobs
 from resources.store.digests import FileDigests
 from resources.store.disk import FullDisk
-from resources.store.durable import make_folder, remove_tree, write_durably
+from resources.store.durable import make_folder, read_bytes, remove_tree, write_durably
 from resources.store.entry import Built, Entry
 from resources.store.keys import Key
 from resources.store.layout import VERSION, Layout
@@ -48,8 +48,10 @@ class Store:
         """The entry of `key` when its whole artifact is there, else None; reads no blob that nobody wrote to."""
         if not self._layout.check_version():
             return None
-        entry = self.entry(key.id)
-        manifest = self._manifest_or_none(entry.digest) if entry else None
+        entry = self._entry_or_none(key.id)
+        if entry is None or (entry.ingredients != key.ingredients and Key(entry.ingredients).id != key.id):
+            return None
+        manifest = self._manifest_or_none(entry.digest)
         return entry if manifest and not self._blobs.missing(manifest.files) else None
 
     def build(
@@ -103,11 +105,7 @@ class Store:
     def entry(self, key_id: str) -> Entry | None:
         """What is filed under the key id; None when there is nothing or it was altered."""
         self._layout.check_version()
-        path = self._layout.key(key_id)
-        try:
-            return Entry.from_json(path.read_bytes(), key_id)
-        except (*NOT_A_FILE, ConfigurationError):
-            return None
+        return self._entry_or_none(key_id)
 
     def entries(self) -> Iterator[Entry]:
         """All entries, sorted by key id; of altered ones `verify` tells."""
@@ -162,10 +160,17 @@ class Store:
         with suppress(OSError):  # a store that cannot be written serves all the same
             os.utime(self._layout.manifest(digest))
 
-    def _manifest_or_none(self, digest: str) -> Manifest | None:
-        path = self._layout.manifest(digest)
+    def _entry_or_none(self, key_id: str) -> Entry | None:
+        path = self._layout.key_name(key_id)
         try:
-            manifest = Manifest.from_json(path.read_bytes())
+            return Entry.from_json(read_bytes(path), key_id)
+        except (*NOT_A_FILE, ConfigurationError):
+            return None
+
+    def _manifest_or_none(self, digest: str) -> Manifest | None:
+        path = self._layout.manifest_name(digest)
+        try:
+            manifest = Manifest.from_json(read_bytes(path))
         except (*NOT_A_FILE, ConfigurationError):
             return None
         return manifest if manifest.digest == digest else None

@@ -77,7 +77,9 @@ def read_contents(layout: Layout, progress: Progress | None = None) -> Contents:
 
 def read_entry(path: Path) -> Entry:
     """The entry in the file of a key; a ConfigurationError or OSError when there is none that can be used."""
-    return Entry.from_json(path.read_bytes(), path.stem)
+    entry = Entry.from_json(path.read_bytes(), path.stem)
+    entry.check_key()
+    return entry
 
 
 def _read_keys(layout: Layout, contents: Contents) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -213,6 +214,13 @@ def test_a_store_copied_without_its_times_is_whole(home, filled, tmp_path):
     repaired = copied.repair()
     assert (repaired.dropped, repaired.rebuild) == ([], [])
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "copied/store/blobs").rglob("*/*")} == {0o444}
+
+
+def test_an_entry_with_the_ingredients_of_another_key_is_not_believed(home, filled):
+    entry = filled.entry(key_of("a").id)
+    key_file(home, "a").write_bytes(replace(entry, ingredients=key_of("other").ingredients).to_json())
+    assert filled.find(key_of("a")) is None
+    assert [item["kind"] for item in filled.verify().damaged] == ["key"]
 
 
 def test_a_stage_that_does_not_reproduce_is_rebuilt_and_what_came_from_the_old_artifact_stays(home, filled):
