@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from functools import cache
+from importlib.util import resolve_name
 from pathlib import Path
 
 from resources.store.keys import encode
@@ -50,10 +51,12 @@ def implementing_modules(module: str) -> frozenset[str]:
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in found or _neutral(name):
+        if name in found:
             continue
-        found.add(name)
-        waiting.extend(_mentions(name))
+        waiting.extend(_packages(name))
+        if not _neutral(name):
+            found.add(name)
+            waiting.extend(_mentions(name))
     return frozenset(found)
 
 
@@ -66,12 +69,25 @@ def _mentions(module: str) -> set[str]:
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            source = _absolute(node, module)
+            names.add(source)
+            names.update(f"{source}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             names.add(node.value)
     return {name for name in names if name.partition(".")[0] in PACKAGES and _is_module(name)}
+
+
+def _absolute(node: ast.ImportFrom, module: str) -> str:
+    """What `module` imports from, a relative import made absolute."""
+    package = module if _file(module).name == "__init__.py" else module.rpartition(".")[0]
+    return resolve_name("." * node.level + (node.module or ""), package)
+
+
+def _packages(module: str) -> list[str]:
+    """The packages around `module`: importing it runs their code first."""
+    parts = module.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def _is_module(name: str) -> bool:

@@ -11,7 +11,9 @@ from assets.experiment import Experiment
 from assets.lora_adapter import LoraAdapter
 from assets.onnx_model import OnnxModel
 from assets.registered_model import RegisteredModel
-from assets.sources import BaseModel, CalibrationText, SourceData
+from assets.sources.base_model import BaseModel
+from assets.sources.calibration_text import CalibrationText
+from assets.sources.source_data import SourceData
 from assets.stage import Recipe, Source, Stage
 
 SOURCES: tuple[type[Source], ...] = (SourceData, BaseModel, CalibrationText)

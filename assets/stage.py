@@ -150,6 +150,11 @@ class Stage(Recipe):
     def fields(self) -> Mapping[str, Any]:
         return self.spec().key_fields()
 
+    def own_ingredients(self) -> dict[str, Any]:
+        """Its own and the tools of its parts, which are looked up only when the stage is built."""
+        tools = {tool for part in self.parts for tool in part.tools}
+        return super().own_ingredients() | {f"tool.{tool}": tool_version(tool) for tool in tools}
+
     def check(self) -> None:
         """Raise a ConfigurationError for values that cannot work, as far as is seen without running anything."""
 

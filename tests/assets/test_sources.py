@@ -8,7 +8,9 @@ import shutil
 import pytest
 
 from assets.experiment import Experiment
-from assets.sources import BaseModel, CalibrationText, SourceData
+from assets.sources.base_model import BaseModel
+from assets.sources.calibration_text import CalibrationText
+from assets.sources.source_data import SourceData
 from assets.stage import Attempt
 from resources.errors import ConfigurationError
 from resources.progress import RecordedProgress
