@@ -36,11 +36,12 @@ def code_fingerprint(module: str) -> str:
 @cache
 def module_fingerprints(module: str) -> dict[str, str]:
     """Name → sha256 of its AST, for `module` and every first-party module it imports."""
-    return {name: _module_fingerprint(name) for name in sorted(implementing_modules(module))}
+    return {name: module_fingerprint(name) for name in sorted(implementing_modules(module))}
 
 
 @cache
-def _module_fingerprint(module: str) -> str:
+def module_fingerprint(module: str) -> str:
+    """sha256 of the AST of `module` alone."""
     return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()
 
 

@@ -10,6 +10,7 @@ import dagster as dg
 from assets.checks import gate_checks
 from assets.experiment import Experiment
 from assets.recipes import open_sources, open_stages
+from orchestration.kept_facts import KeptFacts
 from orchestration.savings import Savings
 from orchestration.stage_asset import source_asset, stage_asset
 from orchestration.terminal import Terminal
@@ -37,8 +38,10 @@ def build_definitions(
         assets += [stage_asset(stage) for stage in open_stages(experiment).values()]
         checks += gate_checks(experiment)
     home = press_home()
+    store = Store(home)
     resources = {
-        "store": Store(home),
+        "store": store,
+        "facts": KeptFacts(home, store),
         "registry": LocalRegistry(home),
         "compute": compute or LocalCompute(),
         "terminal": terminal or Terminal(),

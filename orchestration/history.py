@@ -12,6 +12,7 @@ from dagster._core.instance.ref import InstanceRef
 
 from assets.recipes import SOURCES, STAGE_NAMES
 from assets.stage import Stage
+from orchestration.kept_facts import KeptFacts
 from orchestration.metadata import metadata
 from orchestration.recorded import (
     DATA_VERSION,
@@ -21,7 +22,7 @@ from orchestration.recorded import (
     recorded_from,
 )
 from orchestration.savings import Saving
-from resources.store.store import Entry, Store
+from resources.store.store import Entry
 
 OUTCOME_TAG = "press/outcome"
 NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
@@ -119,7 +120,12 @@ def version_tags(stage: Stage, entry: Entry, inputs: Mapping[str, str], outcome:
 
 
 def report_restored(
-    instance: dg.DagsterInstance, store: Store, stage: Stage, entry: Entry, inputs: Mapping[str, str], saving: Saving
+    instance: dg.DagsterInstance,
+    kept: KeptFacts,
+    stage: Stage,
+    entry: Entry,
+    inputs: Mapping[str, str],
+    saving: Saving,
 ) -> None:
     """Record that the artifact in the store is the stage's again; nothing runs and no bytes move."""
     experiment = stage.experiment.name
@@ -128,7 +134,7 @@ def report_restored(
         dg.AssetMaterialization(
             asset_key(experiment, stage.name),
             tags=version_tags(stage, entry, inputs, "restored") | pointers,
-            metadata=metadata(stage, store, entry, inputs, saving),
+            metadata=metadata(stage, kept, entry, inputs, saving),
         )
     )
 

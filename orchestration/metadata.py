@@ -10,22 +10,23 @@ from typing import Any
 import dagster as dg
 
 from assets.stage import Stage
+from orchestration.kept_facts import KeptFacts
 from orchestration.savings import Saving
-from resources.store.store import Entry, Store
+from resources.store.store import Entry
 
 
 def metadata(
-    stage: Stage, store: Store, entry: Entry, inputs: Mapping[str, str], saving: Saving
+    stage: Stage, kept: KeptFacts, entry: Entry, inputs: Mapping[str, str], saving: Saving
 ) -> dict[str, dg.MetadataValue[Any]]:
     """Metadata of one materialization, the same whether its artifact was computed or found."""
-    facts = stage.facts(store.open(entry.digest))
+    facts = kept.facts(stage, entry.digest)
     shown: dict[str, dg.MetadataValue[Any]] = {
         "outcome": dg.MetadataValue.text(saving.outcome),
         "seconds": dg.MetadataValue.float(round(saving.seconds, 3)),
         "seconds saved": dg.MetadataValue.float(round(saving.saved_seconds, 3)),
         "bytes saved": dg.MetadataValue.int(saving.saved_bytes),
         "seconds to compute": dg.MetadataValue.float(round(entry.seconds, 3)),
-        "bytes": dg.MetadataValue.int(store.manifest(entry.digest).bytes),
+        "bytes": dg.MetadataValue.int(kept.bytes(entry.digest)),
         "key": dg.MetadataValue.text(entry.key_id),
         "inputs": _table([{"input": name, "data version": version} for name, version in sorted(inputs.items())]),
         "ingredients": _table(

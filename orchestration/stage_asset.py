@@ -47,7 +47,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         description=(type(stage).__doc__ or "").strip(),
         kinds=KINDS[stage.name],
         pool="gpu" if stage.name in GPU_STAGES else None,
-        required_resource_keys={"store", "registry", "compute", "terminal", "turns", "savings"},
+        required_resource_keys={"store", "registry", "compute", "terminal", "turns", "savings", "facts"},
     )
     def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         _take_turns(context)
@@ -119,7 +119,7 @@ def _materialize(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(built.entry.digest),
         tags=version_tags(stage, built.entry, inputs, built.outcome),
-        metadata=metadata(stage, store, built.entry, inputs, saved),
+        metadata=metadata(stage, context.resources.facts, built.entry, inputs, saved),
     )
 
 

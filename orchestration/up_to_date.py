@@ -12,6 +12,7 @@ from assets.recipes import STAGE_NAMES
 from orchestration.experiment_assets import build_definitions
 from orchestration.history import asset_key, open_instance, report_observations, report_restored
 from orchestration.interrupted import close_interrupted_runs, process_tags
+from orchestration.kept_facts import KeptFacts
 from orchestration.planner import Plan
 from orchestration.savings import Savings, saving
 from orchestration.terminal import Terminal
@@ -48,6 +49,7 @@ def restore_known(
 ) -> list[str]:
     """Restore what the store holds; returns the names of the stages that need a run."""
     store, registry, savings = Store(home), LocalRegistry(home), Savings(home)
+    kept = KeptFacts(home, store)
     pending: list[str] = []
     for one in planned.stages:
         name = one.stage.name
@@ -59,7 +61,7 @@ def restore_known(
         began = time.monotonic()
         one.stage.publish(store.open(one.entry.digest), one.inputs, registry)
         saved = saving(store, planned.experiment.name, name, "restored", time.monotonic() - began, one.entry)
-        report_restored(instance, store, one.stage, one.entry, one.inputs, saved)
+        report_restored(instance, kept, one.stage, one.entry, one.inputs, saved)
         savings.add([saved])
         terminal.stage_finished(saved, one.entry.digest)
     return pending
