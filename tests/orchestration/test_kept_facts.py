@@ -13,7 +13,7 @@ from resources.store.store import Store
 
 @pytest.fixture
 def drawn(project):
-    """(stage, digest, facts as the stage draws them) of the lora_adapter, which has numbers, tables, plots and texts."""
+    """(stage, digest, facts as drawn) of the lora_adapter, which has numbers, tables, plots and texts."""
     stage = open_stages(read_experiment(project.root / "experiments" / "tiny.yaml"))["lora_adapter"]
     digest = SqliteRecords(project.home).histories(["tiny"])["tiny"].stages["lora_adapter"].data_version
     facts = stage.facts(Store(project.home).open(digest))
