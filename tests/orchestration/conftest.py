@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from tests.orchestration.mutated_project import MutatedProject, create_mutated_project
 from tests.project import Project, create_project
 
 
@@ -23,3 +24,9 @@ def project(finished_project, tmp_path) -> Project:
     """A copy of the finished project."""
     shutil.copytree(finished_project.root, tmp_path / "project", symlinks=True)
     return Project(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def mutated_project(finished_project, tiny_llama, tmp_path_factory) -> MutatedProject:
+    """An experiment for each row of the mutation table, after its mutation; to be looked at only."""
+    return create_mutated_project(finished_project, tiny_llama, tmp_path_factory.mktemp("mutated") / "project")
