@@ -90,10 +90,14 @@ class InstanceRecords:
         observed: dict[str, str] = {}
         for source in SOURCES:
             key = asset_key(experiment, source.name)
-            newest = self._instance.fetch_observations(key, limit=1).records
-            event = newest[0].asset_observation if newest else None
-            if event is not None:
-                observed[source.name] = (event.tags or {}).get(DATA_VERSION, "")
+            events = [
+                *self._instance.fetch_observations(key, limit=1).records,
+                *self._instance.fetch_materializations(key, limit=1).records,
+            ]
+            if events:
+                newest = max(events, key=lambda event: event.storage_id)
+                event = newest.asset_observation or newest.asset_materialization
+                observed[source.name] = ((event.tags if event else None) or {}).get(DATA_VERSION, "")
         return observed
 
 

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import yaml
 
-from assets.recipes import SOURCE_NAMES
+from assets.recipes import SOURCE_NAMES, STAGE_NAMES
 
 SCHEMA = "29b539ebc72a"  # the revision of Dagster's event log that is known here; any other is left to Dagster's API
 DATA_VERSION = "dagster/data_version"
@@ -103,10 +103,10 @@ class SqliteRecords:
         if self._file.exists():
             with self._open() as connection:
                 for (experiment, stage), recorded in _materializations(connection, names):
-                    stages[experiment][stage] = recorded
-                for (experiment, name), version in _data_versions(connection, names):
-                    if name in SOURCE_NAMES:
-                        sources[experiment][name] = version
+                    if stage in STAGE_NAMES:
+                        stages[experiment][stage] = recorded
+                for (experiment, name), version in _observed(connection, names):
+                    sources[experiment][name] = version
         return {name: History(stages[name], sources[name]) for name in names}
 
     def latest(self, stage: str) -> Recorded | None:
@@ -168,15 +168,22 @@ def _text(metadata: list[dict[str, Any]], label: str) -> str | None:
     return next((entry["entry_data"].get("text") for entry in metadata if entry["label"] == label), None)
 
 
-def _data_versions(connection: sqlite3.Connection, experiments: list[str]) -> Iterator[tuple[tuple[str, str], str]]:
-    """Of every asset the data version of its latest event, materialization or observation."""
+def _observed(connection: sqlite3.Connection, experiments: list[str]) -> Iterator[tuple[tuple[str, str], str]]:
+    """Of every source the data version that its latest event tells, as far as it was not wiped since."""
     where, values = _of(experiments)
-    rows = connection.execute(
-        "SELECT asset_key, value, MAX(event_id) FROM asset_event_tags "
-        f"WHERE key = '{DATA_VERSION}' AND ({where}) GROUP BY asset_key",
-        values,
-    )
+    rows = connection.execute(OBSERVED.format(where=where), [*SOURCE_NAMES, *values])
     wanted = set(experiments)
-    for asset_key, version, _ in rows:
+    for asset_key, version in rows:
         if asset := _asset(asset_key, wanted):
-            yield asset, version
+            yield asset, version or ""
+
+
+# Dagster lets a source be observed and, by hand in its UI, be materialized; it goes by the later of the two.
+OBSERVED = f"""
+SELECT asset_key, (SELECT value FROM asset_event_tags WHERE event_id = latest AND key = '{DATA_VERSION}')
+FROM (SELECT asset_key, wipe_timestamp,
+             (SELECT MAX(id) FROM event_logs WHERE event_logs.asset_key = asset_keys.asset_key
+              AND dagster_event_type IN ('ASSET_OBSERVATION', 'ASSET_MATERIALIZATION')) AS latest
+      FROM asset_keys WHERE json_extract(asset_key, '$[1]') IN ({", ".join("?" for _ in SOURCE_NAMES)}) AND ({{where}}))
+JOIN event_logs USING (asset_key) WHERE id = latest AND (wipe_timestamp IS NULL OR timestamp > wipe_timestamp)
+"""

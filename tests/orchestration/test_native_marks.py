@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from orchestration.history import asset_key, dagster_home, open_instance
@@ -205,9 +206,13 @@ def test_dagster_cannot_know_what_was_lost_or_withdrawn_and_press_run_mends_it(s
 
 
 def test_a_wiped_stage_is_restored_and_nothing_behind_it_is_touched(served):
-    """Dagster, which takes the wiped version for lost, marks what is made from it, too, until it is restored."""
+    """Dagster, which takes the wiped version for lost, marks what is made from it, too, until it is restored.
+
+    Sources that were wiped, or materialized by hand, are observed again by the plan itself.
+    """
     with open_instance(served.project.home) as instance:
-        instance.wipe_assets([asset_key("tiny", "lora_adapter")])
+        instance.wipe_assets([asset_key("tiny", "lora_adapter"), asset_key("tiny", "source_data")])
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset_key("tiny", "base_model")))
     assert {stage: one["status"] for stage, one in served.planned().items() if one["status"] != "fresh"} == {
         "lora_adapter": "restore"
     }
