@@ -17,7 +17,7 @@ import pytest
 
 from orchestration.history import InstanceRecords, asset_key, open_instance
 from orchestration.recorded import DATA_VERSION, MANY, SqliteRecords, open_records
-from tests.orchestration.mutations import STAGES, case_name
+from tests.orchestration.mutations import STAGES
 from tests.project import Project
 
 FEW = ["tiny", "compute.device", "dataset.seed", "another-name", "never-ran"]
