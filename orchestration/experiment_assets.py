@@ -26,6 +26,7 @@ def build_definitions(
     compute: Compute | None = None,
     terminal: Terminal | None = None,
     turns: Turns | None = None,
+    sensors: Iterable[dg.SensorDefinition] = (),
 ) -> dg.Definitions:
     """The Dagster definitions of `experiments`, with the store and registry under PRESS_HOME.
 
@@ -49,4 +50,6 @@ def build_definitions(
         "savings": Savings(home),
     }
     executor = dg.in_process_executor
-    return dg.Definitions(assets=assets, asset_checks=checks, resources=resources, executor=executor)
+    return dg.Definitions(
+        assets=assets, asset_checks=checks, sensors=list(sensors), resources=resources, executor=executor
+    )

@@ -13,6 +13,7 @@ from assets.gates import GateError
 from assets.recipes import SOURCES, open_sources
 from assets.stage import Attempt, Recipe, Source, Stage
 from orchestration.history import InstanceRecords, asset_key, group_name, report_observations, version_tags
+from orchestration.interrupted import name_process
 from orchestration.metadata import metadata
 from orchestration.savings import saving
 from orchestration.terminal import Terminal
@@ -50,6 +51,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         required_resource_keys={"store", "registry", "compute", "terminal", "turns", "savings", "facts"},
     )
     def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
+        name_process(context.instance, context.run)
         _take_turns(context)
         inputs = _inputs(context, stage, source_names & set(stage.made_from))
         return _materialize(context, stage, inputs)
@@ -62,6 +64,7 @@ def source_asset(source: Source) -> dg.SourceAsset:
     experiment = source.experiment
 
     def observe(context: dg.OpExecutionContext) -> dg.DataVersion:
+        name_process(context.instance, context.run)
         return dg.DataVersion(source.source_key(context.resources.store.digests).id)
 
     with warnings.catch_warnings():
