@@ -154,6 +154,12 @@ class ComputeSpec(Spec):
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
+class StoreSpec(Spec):
+    """How the store keeps this experiment; never in a key."""
+
+    pinned: bool = Field(default=False, description="press store gc keeps what the experiment was last made of")
+
+
 class Experiment(Spec):
     """One experiment: `name` is its file's name, `root` the folder that relative paths start from."""
 
@@ -167,6 +173,7 @@ class Experiment(Spec):
     eval_report: EvalReportSpec = Field(default_factory=EvalReportSpec)
     registered_model: RegisteredModelSpec
     compute: ComputeSpec = Field(default_factory=ComputeSpec)
+    store: StoreSpec = Field(default_factory=StoreSpec)
 
     def path(self, relative: str) -> Path:
         """`relative` from the experiment's root; an absolute path stays as it is."""

@@ -45,6 +45,9 @@ class LocalRegistry:
             with FileLock(self._root / f".{name}.lock", fallback_to_soft=False):
                 return self.find(name, digest) or self._add(folder, name, digest, tags, card)
 
+    def names(self) -> list[str]:
+        return sorted(folder.name for folder in self._root.glob("*") if NAME.fullmatch(folder.name) and folder.is_dir())
+
     def versions(self, name: str) -> list[Version]:
         return [_read(folder_file)[0] for folder_file in self._files(name)]
 

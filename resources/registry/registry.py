@@ -35,6 +35,10 @@ class Registry(Protocol):
         """
         ...
 
+    def names(self) -> list[str]:
+        """The names of all registered models, sorted."""
+        ...
+
     def versions(self, name: str) -> list[Version]:
         """All versions of `name`, oldest first; none for a name that was never registered."""
         ...

@@ -131,6 +131,7 @@ FIELDS: dict[str, tuple[Any, Statuses]] = {
     "registered_model.gates.min_exact_agreement": (0.4, REGISTERED_MODEL),
     "registered_model.gates.max_kl_nats": (99.0, REGISTERED_MODEL),
     "compute.device": ("auto", NOTHING),
+    "store.pinned": (True, NOTHING),
 }
 
 DATA = {"dataset": {"input.source_data", "source_data.external"}}

@@ -20,6 +20,13 @@ def test_a_name_never_registered_has_no_versions(registry):
     assert registry.find("model", ONE) is None
 
 
+def test_names_are_those_of_registered_models(registry):
+    assert registry.names() == []
+    registry.register("second", ONE, {}, "")
+    registry.register("first", ONE, {}, "")
+    assert registry.names() == ["first", "second"]
+
+
 def test_what_was_registered_is_found_with_its_tags_and_card(registry):
     version = registry.register("model", ONE, {"rows": "300", "where": "Évora"}, "# card\n")
     assert (version.name, version.version, version.digest) == ("model", 1, ONE)
