@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 
 from resources.errors import StageError
+from resources.store.sizes import format_size
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 FULL_TEXTS = tuple(os.strerror(number) for number in FULL)
@@ -36,11 +37,11 @@ class FullDisk:
 
     def _what(self) -> str:
         disk = os.statvfs(_nearest(self._place))
-        free = f"{_size(disk.f_bavail * disk.f_frsize)} of {_size(disk.f_blocks * disk.f_frsize)}"
+        free = f"{format_size(disk.f_bavail * disk.f_frsize)} of {format_size(disk.f_blocks * disk.f_frsize)}"
         if disk.f_files and not disk.f_favail:
             free = f"no inodes (it holds as many files as it can), and {free}"
         written = sum(item.lstat().st_blocks * 512 for folder in self._written for item in folder.rglob("*"))
-        attempt = f"; this attempt had written {_size(written)} and needs more" if self._written else ""
+        attempt = f"; this attempt had written {format_size(written)} and needs more" if self._written else ""
         return f"the disk under {self._place} is full: {free} are free{attempt}"
 
 
@@ -63,11 +64,3 @@ def _is_full(error: BaseException | None) -> bool:
 
 def _nearest(path: Path) -> Path:
     return path if path.exists() else _nearest(path.parent)
-
-
-def _size(count: float) -> str:
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} GB"

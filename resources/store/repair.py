@@ -12,11 +12,12 @@ from resources.progress import Progress
 from resources.store.digests import sha256_of
 from resources.store.durable import move_durably, remove_tree, sync_file, write_durably
 from resources.store.layout import Layout
-from resources.store.lease import Leases
+from resources.store.lease import COMMIT, Leases
 from resources.store.manifest import FileRecord, Manifest
 from resources.store.sealing import SEALED_NS, mark_sealed
 from resources.store.trees import link_or_copy, names_below
 from resources.store.verification import (
+    MISSING,
     Contents,
     blob_damage,
     items_of,
@@ -47,7 +48,7 @@ def repair(layout: Layout, leases: Leases, progress: Progress | None = None) -> 
     if not layout.check_version():
         return Repair()
     contents = read_contents(layout, progress)
-    with leases.take("commit"), leases.work_folder("commit") as work:
+    with leases.take(COMMIT), leases.work_folder(COMMIT) as work:
         return _Repairer(layout, leases, contents, work).run()
 
 
@@ -99,7 +100,7 @@ class _Repairer:
                 "kind": "blob",
                 "digest": sha256,
                 "path": blob.relative_to(self._layout.root).as_posix(),
-                "reason": "missing",
+                "reason": MISSING,
             }
             for sha256, blob in blobs.items()
             if not blob.exists()
@@ -165,7 +166,7 @@ class _Repairer:
             if scratch.exists():
                 with self._leases.take_if_free(key_id) as taken:
                     if taken:
-                        remove_tree(scratch)
+                        remove_tree(scratch.rename(self._work / key_id))
 
 
 KINDS = ("key", "manifest", "blob", "tree")

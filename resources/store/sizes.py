@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from decimal import Decimal
 
 from resources.errors import ConfigurationError
 
 UNITS = {"": 1, "B": 1, **{f"{prefix}B": 1000**power for power, prefix in enumerate("kMGTP", start=1)}}
 UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGTP", start=1)}
-SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
+SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)\s*")
 
 
 def parse_size(text: str, place: str = "size") -> int:
@@ -18,13 +19,13 @@ def parse_size(text: str, place: str = "size") -> int:
     if found is None or found[2].casefold() not in units:
         accepted = f"a number and one of {', '.join(unit for unit in UNITS if unit)}"
         raise ConfigurationError(place, repr(text), accepted)
-    return int(float(found[1]) * units[found[2].casefold()])
+    return int(Decimal(found[1]) * units[found[2].casefold()])
 
 
 def format_size(count: float) -> str:
-    """`count` bytes in the unit that leaves one to three digits before the point."""
+    """`count` bytes in three digits and the unit that leaves at least one before the point."""
     for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
+        if round(count) < 1000:
             return f"{count:.3g} {unit}"
         count /= 1000
     return f"{count:.3g} TB"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,18 +12,22 @@ from typing import Any
 
 from resources.errors import ConfigurationError, StageError
 from resources.progress import Progress
+from resources.store.ancestry import ancestors
 from resources.store.blobs import Blobs
 from resources.store.digests import FileDigests
 from resources.store.disk import FullDisk
-from resources.store.durable import make_folder, read_bytes, remove_tree, write_durably
+from resources.store.durable import make_folder, read_bytes, write_durably
 from resources.store.entry import Built, Entry
+from resources.store.gc import Collected, Request, collect
 from resources.store.keys import Key
 from resources.store.layout import VERSION, Layout
-from resources.store.lease import Leases, OnWait
+from resources.store.lease import COMMIT, Leases, OnWait
 from resources.store.manifest import Manifest
 from resources.store.repair import Repair, repair
 from resources.store.sealing import SealedFile, seal_folder
 from resources.store.trees import Trees
+from resources.store.usage import BEGAN
+from resources.store.use import mark_used
 from resources.store.verification import Verification, verify
 
 NOT_A_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
@@ -73,26 +76,32 @@ class Store:
         ingredients, given = _as_json(key.ingredients), _as_json(provenance or {})
         if Key(ingredients).id != key.id:
             raise TypeError("ingredients must be JSON values with text as names")
-        if not force and (entry := self.find(key)):
-            return self._reused(entry, started)
+        if not force and (entry := self._find_for_use(key)):
+            return _reused(entry, started)
         stage = str(key.ingredients.get("recipe", key.id[:12]))
         with FullDisk(stage, self._layout.root):
             self._prepare()
             with self._leases.take(key.id, on_wait):
-                if not force and (entry := self.find(key)):
-                    return self._reused(entry, started)
+                if not force and (entry := self._find_for_use(key)):
+                    return _reused(entry, started)
                 draft = Entry(key.id, ingredients, "", 0.0, "", given)
                 return Built(self._compute(stage, draft, produce), "computed", time.monotonic() - started)
 
     def open(self, digest: str) -> Path:
-        """The folder of the artifact, read-only files; a StageError when some of it was lost or damaged."""
+        """The folder of the artifact, read-only files; a StageError when some of it was lost or damaged.
+
+        Inside `produce` of a build it stays; elsewhere until `gc` finds it the least recently used.
+        """
         manifest = self.manifest(digest)
         if missing := self._blobs.missing(manifest.files):
             what = f"{len(missing)} of {len(manifest.files)} files are lost or damaged, first {missing[0].path}"
             raise StageError(f"artifact {digest[:12]}", what, "Run press store repair, then press run")
-        self._mark_used(digest)
-        with FullDisk(f"artifact {digest[:12]}", self._layout.root):
-            return self._trees.open(manifest)
+        try:
+            mark_used(self._layout.manifest(digest))
+            with FullDisk(f"artifact {digest[:12]}", self._layout.root):
+                return self._trees.open(manifest)
+        except FileNotFoundError as error:
+            raise StageError(f"artifact {digest[:12]}", "it was freed while it was opened", "Run press run") from error
 
     def manifest(self, digest: str) -> Manifest:
         """The manifest of the artifact; a StageError when the store does not have it."""
@@ -123,42 +132,68 @@ class Store:
         with FullDisk("store", self._layout.root):
             return repair(self._layout, self._leases, progress)
 
+    def gc(
+        self,
+        max_bytes: int,
+        needed: Collection[str],
+        *,
+        used_since: float | None = None,
+        dry_run: bool = False,
+        progress: Progress | None = None,
+    ) -> Collected:
+        """Free what was used least recently until at most `max_bytes` are left, and what belongs to nothing.
+
+        Nothing goes whose digest or key is in `needed`, that was used since `used_since` (seconds since 1970) or since
+        the first build in progress began, or that is being built or opened. With `dry_run` nothing is touched. Raises
+        StageError when a key or manifest is damaged, because then nobody knows what belongs to it.
+        """
+        request = Request(max_bytes, needed, used_since)
+        return collect(self._layout, self._leases, request, dry_run=dry_run, progress=progress)
+
+    def ancestors(self, digests: Iterable[str]) -> set[str]:
+        """`digests` and those of everything they were made from, as far as the store knows; sources included."""
+        present = {path.stem for path in self._layout.manifests.glob("*.json")}
+        return ancestors(self.entries(), digests, present)
+
     def _compute(self, stage: str, draft: Entry, produce: Produce) -> Entry:
         began = time.monotonic()
         scratch = self._layout.scratch(draft.key_id)
         folders = self._leases.work_folder(draft.key_id)
         with folders as work, FullDisk(stage, self._layout.root, (work, scratch)):
+            (work / BEGAN).touch()  # what this build uses from now on stays until it ends
             folder = work / "artifact"
             folder.mkdir()
             make_folder(scratch)
             produce(folder, scratch)
             entry = self._commit(stage, draft, work, began)
-        remove_tree(scratch)
+            with suppress(FileNotFoundError):
+                scratch.rename(work / "scratch")  # gone at once: half of it would mislead the next attempt
         return entry
 
     def _commit(self, stage: str, draft: Entry, work: Path, began: float) -> Entry:
         """Blobs first, manifest next, key last, each durable before the next: a crash leaves old or new."""
         sealed = seal_folder(work / "artifact", stage, self._layout)
         manifest = _manifest_of(stage, sealed)
-        with self._leases.take("commit"):
+        with self._leases.take(COMMIT):
             self._blobs.place(stage, sealed)
             self._blobs.confirm(stage, manifest.files)
             path = self._layout.manifest(manifest.digest)
             if self._manifest_or_none(manifest.digest) is None:
                 write_durably(manifest.to_json(), path, work)
+            mark_used(path)
             seconds, now = time.monotonic() - began, datetime.now(UTC).isoformat(timespec="seconds")
             entry = Entry(draft.key_id, draft.ingredients, manifest.digest, seconds, now, draft.provenance)
             write_durably(entry.to_json(), self._layout.key(entry.key_id), work)
         return entry
 
-    def _reused(self, entry: Entry, started: float) -> Built:
-        self._mark_used(entry.digest)
-        return Built(entry, "reused", time.monotonic() - started)
-
-    def _mark_used(self, digest: str) -> None:
-        """The modification time of a manifest is when its artifact was last wanted."""
-        with suppress(OSError):  # a store that cannot be written serves all the same
-            os.utime(self._layout.manifest(digest))
+    def _find_for_use(self, key: Key) -> Entry | None:
+        entry = self.find(key)
+        try:
+            if entry:
+                mark_used(self._layout.manifest(entry.digest))
+        except FileNotFoundError:  # freed meanwhile
+            return None
+        return entry
 
     def _entry_or_none(self, key_id: str) -> Entry | None:
         path = self._layout.key_name(key_id)
@@ -180,6 +215,10 @@ class Store:
         if not self._layout.check_version():
             with self._leases.take("version"), self._leases.work_folder("version") as work:
                 write_durably(f"{VERSION}\n".encode(), self._layout.version, work)
+
+
+def _reused(entry: Entry, started: float) -> Built:
+    return Built(entry, "reused", time.monotonic() - started)
 
 
 def _manifest_of(stage: str, sealed: list[SealedFile]) -> Manifest:

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from resources.store.layout import Layout
-from resources.store.lease import Leases
+from resources.store.lease import Leases, tree_owner
 from resources.store.manifest import FileRecord, Manifest
 from resources.store.sealing import is_sealed, mark_sealed
 
@@ -25,13 +25,17 @@ class Trees:
         self._leases = leases
 
     def open(self, manifest: Manifest) -> Path:
-        """The folder with the files of `manifest`; one that was altered is made anew."""
+        """The folder with the files of `manifest`; one that was altered is made anew.
+
+        A FileNotFoundError when the artifact is freed meanwhile.
+        """
         tree = self._layout.tree(manifest.digest)
         if self.intact(tree, manifest):
             return tree
-        owner = f"tree-{manifest.digest}"
+        owner = tree_owner(manifest.digest)
         with self._leases.take(owner):
             if not self.intact(tree, manifest):
+                self._layout.manifest(manifest.digest).stat()  # a tree without it would belong to nobody
                 with self._leases.work_folder(owner, self._layout.temporary_trees) as work:
                     self._make(tree, manifest, work)
         return tree
@@ -40,9 +44,12 @@ class Trees:
         """Whether `tree` holds exactly the files of `manifest`, none replaced or written to."""
         if not tree.is_dir() or tree.is_symlink():
             return False
-        if names_below(tree) != {record.path for record in manifest.files}:
+        try:
+            return names_below(tree) == {record.path for record in manifest.files} and all(
+                self._same(tree / record.path, record) for record in manifest.files
+            )
+        except FileNotFoundError:  # freed, or made anew, while it was looked at
             return False
-        return all(self._same(tree / record.path, record) for record in manifest.files)
 
     def _same(self, path: Path, record: FileRecord) -> bool:
         status = path.lstat()

@@ -66,13 +66,35 @@ def verify(layout: Layout, progress: Progress | None = None) -> Verification:
 
 def read_contents(layout: Layout, progress: Progress | None = None) -> Contents:
     """Everything in the store, read again; trees come last, because they lean on all others."""
+    contents = read_index(layout)
+    if layout.check_version():
+        _read_blobs(layout, contents, progress)
+        _read_trees(layout, contents)
+    contents.damaged = [item for item in contents.damaged if not _was_freed(layout, contents, item)]
+    return contents
+
+
+def read_index(layout: Layout) -> Contents:
+    """Every key and manifest, read again, and the damage met on the way."""
     contents = Contents()
     if layout.check_version():
         _read_keys(layout, contents)
         _read_manifests(layout, contents)
-        _read_blobs(layout, contents, progress)
-        _read_trees(layout, contents)
     return contents
+
+
+def _was_freed(layout: Layout, contents: Contents, item: dict[str, Any]) -> bool:
+    """Whether it looked damaged only because gc freed it, or what names it, while the store was read."""
+    if item["kind"] == "tree":
+        return not os.path.lexists(layout.root / item["path"])
+    if item["reason"] != MISSING:
+        return False
+    if (layout.root / item["path"]).exists():
+        return True
+    if item["kind"] == "manifest":
+        keys = [entry.key_id for entry in contents.entries.values() if entry.digest == item["digest"]]
+        return not any(layout.key(key_id).exists() for key_id in keys)
+    return not any(layout.manifest(digest).exists() for digest in contents.artifacts_with(item["digest"]))
 
 
 def read_entry(path: Path) -> Entry:
@@ -107,7 +129,7 @@ def _read_manifests(layout: Layout, contents: Contents) -> None:
             _damage(layout, contents, "manifest", path, "is not the one its name says", {path.stem})
     for digest in sorted({entry.digest for entry in contents.entries.values()}):
         if not layout.manifest(digest).exists():
-            _damage(layout, contents, "manifest", layout.manifest(digest), "missing", {digest})
+            _damage(layout, contents, "manifest", layout.manifest(digest), MISSING, {digest})
 
 
 def _read_blobs(layout: Layout, contents: Contents, progress: Progress | None) -> None:
@@ -126,9 +148,10 @@ def _read_blobs(layout: Layout, contents: Contents, progress: Progress | None) -
                 progress.step("verify", done, len(paths))
     for sha256 in sorted(expected.keys() - contents.sizes.keys()):
         if not layout.blob(sha256).exists():
-            _damage(layout, contents, "blob", layout.blob(sha256), "missing", contents.artifacts_with(sha256))
+            _damage(layout, contents, "blob", layout.blob(sha256), MISSING, contents.artifacts_with(sha256))
 
 
+MISSING = "missing"
 GONE = "gone"  # removed since the folder was listed
 
 
@@ -145,13 +168,35 @@ def blob_damage(path: Path) -> str:
 
 
 def _read_trees(layout: Layout, contents: Contents) -> None:
+    named = {entry.digest for entry in contents.entries.values()}
     for tree in items_of(layout.trees):
         if tree == layout.temporary_trees:
             continue
-        manifest = contents.manifests.get(tree.name)
-        if reason := tree_damage(layout, tree, manifest):
+        manifest = contents.manifests.get(tree.name) or _manifest_since(layout, tree.name)
+        if manifest is None and tree.name not in named and DIGEST.fullmatch(tree.name):
+            continue  # left over by a killed gc: nothing leads to it, and the next gc frees it
+        if reason := _damage_at_rest(layout, tree, manifest):
             # A tree is made anew when it is opened: no stage loses anything by it.
             _damage(layout, contents, "tree", tree, reason, set())
+
+
+def _manifest_since(layout: Layout, digest: str) -> Manifest | None:
+    """The manifest that was committed after manifests were read, if there is one."""
+    try:
+        manifest = Manifest.from_json((layout.manifests / f"{digest}.json").read_bytes())
+    except (ConfigurationError, OSError):
+        return None
+    return manifest if manifest.digest == digest else None
+
+
+def _damage_at_rest(layout: Layout, tree: Path, manifest: Manifest | None) -> str:
+    """The same as `tree_damage`, for a tree that may be made anew or freed while it is read."""
+    for _ in range(3):
+        try:
+            return tree_damage(layout, tree, manifest)
+        except FileNotFoundError:
+            continue
+    return "does not stay as it is"
 
 
 def tree_damage(layout: Layout, tree: Path, manifest: Manifest | None) -> str:

@@ -17,6 +17,9 @@ USES = {
     "entries": lambda store: list(store.entries()),
     "verify": lambda store: store.verify(),
     "repair": lambda store: store.repair(),
+    "gc": lambda store: store.gc(0, set()),
+    "gc, dry run": lambda store: store.gc(0, set(), dry_run=True),
+    "ancestors": lambda store: store.ancestors(["0" * 64]),
 }
 
 

@@ -24,6 +24,7 @@ def test_what_is_there_is_found_reused_opened_and_verified(read_only):
     assert files_in(read_only.open(entry.digest)) == FILES
     assert read_only.verify().damaged == []
     assert len(list(read_only.entries())) == 2
+    assert len(read_only.gc(0, set(), dry_run=True).freed) == 2
 
 
 def test_what_needs_writing_says_so(read_only):
@@ -34,3 +35,5 @@ def test_what_needs_writing_says_so(read_only):
         read_only.open(read_only.find(key_of("closed")).digest)
     with pytest.raises(StageError, match=message):
         read_only.repair()
+    with pytest.raises(StageError, match=message):
+        read_only.gc(0, set())
