@@ -11,6 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from resources.errors import ConfigurationError
 
+# The safe loader, in C where PyYAML was built with it: ten times as fast.
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
 
 class NotInKey:
     """Marks a spec field that names a place or a label: it never enters a key, what lies there does."""
@@ -204,7 +207,7 @@ def list_experiments(folder: Path | None = None) -> list[str]:
 def read_experiment(file: Path) -> Experiment:
     """The experiment in `file`; every mistake in it is reported at once with its key."""
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))
+        document = yaml.load(file.read_text(encoding="utf-8"), Loader=LOADER)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigurationError(str(file), " ".join(str(error).split()), "a UTF-8 YAML document") from error
     if not isinstance(document, dict):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ class CalibrationText(Source):
     def identity(self, digests: FileDigests) -> str:
         file = self._file()
         if file is None:
-            return hashlib.sha256(self._text().encode()).hexdigest()
+            return _python_docs_digest()
         if not file.is_file():
             place = f"{self.experiment.name}.yaml: awq_model.calibration_text"
             raise ConfigurationError(place, f"no file {file}", f"{PYTHON_DOCS} or a UTF-8 text file")
@@ -53,3 +54,8 @@ class CalibrationText(Source):
 
     def _text(self) -> str:
         return read(self.experiment.awq_model.calibration_text, self.experiment.root)
+
+
+@cache
+def _python_docs_digest() -> str:
+    return hashlib.sha256(read(PYTHON_DOCS, Path()).encode()).hexdigest()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from filelock import FileLock
 
 from resources.errors import ConfigurationError, StageError
 from resources.registry.registry import Version
+from resources.store.digests import RACY_SECONDS
 from resources.store.disk import FullDisk
 from resources.store.durable import make_folder, write_durably
 
@@ -31,9 +33,19 @@ class LocalRegistry:
 
     def __init__(self, home: Path) -> None:
         self._root = home.absolute() / "registry"
+        self._known: dict[str, tuple[int, dict[str, Version]]] = {}  # name → change of its folder, digest → version
 
     def find(self, name: str, digest: str) -> Version | None:
-        return next((version for version in self.versions(name) if version.digest == digest), None)
+        """The version of `name` with this digest; its files are read again only when one came or went."""
+        folder = self._folder(name)
+        changed = folder.stat().st_mtime_ns if folder.is_dir() else None
+        known = self._known.get(name)
+        if known is not None and known[0] == changed:
+            return known[1].get(digest)
+        versions = self._by_digest(name)
+        if changed is not None and changed / 1e9 < time.time() - RACY_SECONDS:
+            self._known[name] = changed, versions
+        return versions.get(digest)
 
     def register(self, name: str, digest: str, tags: Mapping[str, str], card: str) -> Version:
         if not DIGEST.fullmatch(digest):
@@ -43,7 +55,7 @@ class LocalRegistry:
             make_folder(folder)
             # A lock that is a mere file would outlive its process, so a file system without real ones is refused.
             with FileLock(self._root / f".{name}.lock", fallback_to_soft=False):
-                return self.find(name, digest) or self._add(folder, name, digest, tags, card)
+                return self._by_digest(name).get(digest) or self._add(folder, name, digest, tags, card)
 
     def names(self) -> list[str]:
         return sorted(folder.name for folder in self._root.glob("*") if NAME.fullmatch(folder.name) and folder.is_dir())
@@ -57,6 +69,10 @@ class LocalRegistry:
             known = ", ".join(file.stem for file in self._files(name)) or "none"
             raise ConfigurationError("registry", f"no version {version} of {name}", f"one of its versions: {known}")
         return _read(file)[1]
+
+    def _by_digest(self, name: str) -> dict[str, Version]:
+        """Digest → its oldest version, read now."""
+        return {version.digest: version for version in reversed(self.versions(name))}
 
     def _add(self, folder: Path, name: str, digest: str, tags: Mapping[str, str], card: str) -> Version:
         number = max((int(file.stem) for file in self._files(name)), default=0) + 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -80,3 +81,24 @@ def test_a_name_like_a_lock_file_is_a_name(tmp_path):
     registry = LocalRegistry(tmp_path)
     for name in ("model", "model.lock"):
         assert registry.register(name, "1" * 64, {}, "").version == 1
+
+
+def test_what_another_process_registers_or_removes_is_found_at_once(tmp_path):
+    """An instance that looked before, long after the files were written, so that it need not read them again."""
+    mine, other = LocalRegistry(tmp_path), LocalRegistry(tmp_path)
+    first = other.register("trip", "a" * 64, {}, "card")
+    _set_back(tmp_path / "registry" / "trip", 2000)
+    assert (mine.find("trip", "a" * 64), mine.find("trip", "b" * 64)) == (first, None)
+    second = other.register("trip", "b" * 64, {}, "card")
+    assert mine.find("trip", "b" * 64) == second
+    _set_back(tmp_path / "registry" / "trip", 1000)
+    assert mine.find("trip", "b" * 64) == second
+    (tmp_path / "registry" / "trip" / "2.json").unlink()
+    assert mine.find("trip", "b" * 64) is None
+    assert mine.register("trip", "b" * 64, {}, "card").version == 2
+
+
+def _set_back(folder: Path, seconds: int) -> None:
+    """Let the folder look as if something came or went last so many seconds ago."""
+    then = time.time() - seconds
+    os.utime(folder, (then, then))
