@@ -175,10 +175,10 @@ def free_port() -> int:
 
 
 @contextmanager
-def webserver(project: Project, folder: Path) -> Iterator[Dagster]:
+def webserver(project: Project, folder: Path, workspace: Path = WORKSPACE) -> Iterator[Dagster]:
     """The webserver alone, without a daemon; its log lies in `folder`."""
     port = free_port()
-    command = [_script("dagster-webserver"), "-w", str(WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
+    command = [_script("dagster-webserver"), "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]
     with _service(command, project, folder, port) as dagster:
         yield dagster
 

@@ -10,13 +10,9 @@ What Dagster cannot know of is the world outside its records: an artifact that w
 from __future__ import annotations
 
 import shutil
-import signal
 import subprocess
 import sys
-import time
-import urllib.error
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,61 +20,24 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from orchestration.history import asset_key, dagster_home, open_instance
+from orchestration.history import asset_key, open_instance
 from tests.orchestration.code_trees import append_line, copy_code, install, plan_from
+from tests.orchestration.dagster_services import Dagster, webserver
 from tests.orchestration.mutations import MADE_FROM, MUTATIONS, SOURCES, STAGES
-from tests.orchestration.test_webserver import Webserver, free_port
 from tests.project import Project
 
 NODES = """query Nodes($keys: [AssetKeyInput!]!) { assetNodes(assetKeys: $keys) {
   assetKey { path } staleStatus staleCauses { category } } }"""
-RELOAD = """mutation { reloadRepositoryLocation(repositoryLocationName: "olive-press") { __typename
-  ... on WorkspaceLocationEntry { locationOrLoadError { __typename } } } }"""
-
 Marks = dict[str, tuple[str, set[str]]]  # stage → stale status, categories of the causes
 Planned = Mapping[str, Mapping[str, Any]]  # stage → what press plan --json says of it
 ALL_FRESH: Marks = dict.fromkeys(STAGES, ("FRESH", set()))
 
 
-@contextmanager
-def serving(project: Project, workspace: Path, log: Path, python_path: Path | None = None) -> Iterator[Webserver]:
-    """A webserver on the code of `workspace` that answers."""
-    port = free_port()
-    environment = {
-        **project.environment,
-        "DAGSTER_HOME": str(dagster_home(project.home)),
-        "PYTHONPATH": str(python_path or ""),
-        "PYTHONWARNINGS": "ignore",
-    }
-    command = [str(Path(sys.executable).parent / "dagster-webserver"), "-w", str(workspace), "-h", "127.0.0.1"]
-    with log.open("wb") as out:
-        process = subprocess.Popen(
-            [*command, "-p", str(port)], env=environment, cwd=workspace.parent, stdout=out, stderr=out
-        )
-        try:
-            yield _answering(Webserver(f"http://127.0.0.1:{port}/graphql"), process, log)
-        finally:
-            process.send_signal(signal.SIGINT)
-            process.wait(timeout=60)
-
-
-def _answering(server: Webserver, process: subprocess.Popen[bytes], log: Path) -> Webserver:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, log.read_text()
-        try:
-            server.ask("{ version }")
-            return server
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.2)
-    raise AssertionError("the webserver did not answer")
-
-
-def marks(server: Webserver, experiments: list[str]) -> dict[str, Marks]:
+def marks(dagster: Dagster, experiments: list[str]) -> dict[str, Marks]:
     """Experiment → what Dagster says of each stage."""
     keys = [{"path": [experiment, stage]} for experiment in experiments for stage in STAGES]
     found: dict[str, Marks] = {experiment: {} for experiment in experiments}
-    for node in server.ask(NODES, keys=keys)["assetNodes"]:
+    for node in dagster.ask(NODES, keys=keys)["assetNodes"]:
         experiment, stage = node["assetKey"]["path"]
         found[experiment][stage] = (node["staleStatus"], {cause["category"] for cause in node["staleCauses"]})
     return found
@@ -123,10 +82,8 @@ def not_fresh(planned: Planned) -> set[str]:
 
 @pytest.fixture(scope="module")
 def mutated_marks(mutated_project, tmp_path_factory) -> dict[str, Marks]:
-    workspace = Path(__file__).resolve().parents[2] / "workspace.yaml"
-    log = tmp_path_factory.mktemp("webserver") / "log"
-    with serving(mutated_project.project, workspace, log) as server:
-        return marks(server, list(mutated_project.after))
+    with webserver(mutated_project.project, tmp_path_factory.mktemp("webserver")) as dagster:
+        return marks(dagster, list(mutated_project.after))
 
 
 @pytest.mark.parametrize("name", MUTATIONS)
@@ -145,30 +102,38 @@ class Served:
     project: Project
     code: Path
     tools: Path
-    server: Webserver
+    dagster: Dagster
 
     def marks(self) -> Marks:
-        return marks(self.server, ["tiny"])["tiny"]
+        return marks(self.dagster, ["tiny"])["tiny"]
 
     def planned(self) -> dict[str, Any]:
         return plan_from(self.code, self.project, self.tools)
 
-    def reload(self) -> None:
-        entry = self.server.ask(RELOAD)["reloadRepositoryLocation"]
-        assert entry["locationOrLoadError"]["__typename"] == "RepositoryLocation", entry
-
     def press(self, *arguments: str) -> None:
         command = [sys.executable, "-m", "orchestration.cli", *arguments]
-        environment = self.project.environment | {"PYTHONPATH": str(self.tools)}
-        subprocess.run(command, cwd=self.code, env=environment, capture_output=True, check=True, timeout=120)
+        subprocess.run(
+            command, cwd=self.code, env=self.project.environment, capture_output=True, check=True, timeout=120
+        )
+
+
+@dataclass(frozen=True)
+class ProjectWithTools(Project):
+    """A project whose commands and services find other versions of tools in `tools`."""
+
+    tools: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return super().environment | {"PYTHONPATH": str(self.tools)}
 
 
 @pytest.fixture
 def served(project, tmp_path) -> Iterator[Served]:
-    code = copy_code(tmp_path / "code")
-    (tmp_path / "tools").mkdir()
-    with serving(project, code / "workspace.yaml", tmp_path / "log", tmp_path / "tools") as server:
-        yield Served(project, code, tmp_path / "tools", server)
+    code, tools = copy_code(tmp_path / "code"), tmp_path / "tools"
+    tools.mkdir()
+    with webserver(ProjectWithTools(project.root, tools), tmp_path, code / "workspace.yaml") as dagster:
+        yield Served(ProjectWithTools(project.root, tools), code, tools, dagster)
 
 
 def test_marks_follow_files_after_a_plan_and_code_after_a_reload(served):
@@ -184,7 +149,7 @@ def test_marks_follow_files_after_a_plan_and_code_after_a_reload(served):
     served.project.edit("onnx_model", head="float")
     changed_code = served.planned()
     assert served.marks() == ALL_FRESH | {"dataset": ("STALE", {"DATA"})}
-    served.reload()
+    assert served.dagster.reload() == ""
     assert served.marks() == expected_marks(changed_code)
     stale = {stage for stage, (status, _) in served.marks().items() if status == "STALE"}
     assert stale == {"dataset", "lora_adapter", "onnx_model", "eval_report"}
