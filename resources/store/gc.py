@@ -115,8 +115,8 @@ def _let_go(item: Item, references: Counter[str], usage: Usage) -> int:
 class _Collector:
     """Frees what was chosen; holds the lease of committing, so what it frees nobody refers to the next moment.
 
-    A kill at any point leaves an artifact whole or not there: its names go before its bytes. It writes nothing and
-    makes no folder, because the disk may be full: what goes is renamed, and a killed collection's is swept.
+    A kill at any point leaves an artifact whole or not there: its names go before its bytes. Nothing is written,
+    because the disk may be full.
     """
 
     def __init__(self, layout: Layout, leases: Leases) -> None:
@@ -145,7 +145,7 @@ class _Collector:
         for digest in usage.stray_trees:
             with self._leases.take_if_free(tree_owner(digest)) as taken:
                 if taken:
-                    self._remove_tree(digest)
+                    remove_tree(self._layout.tree(digest))
         for key_id in usage.finished:
             with self._leases.take_if_free(key_id) as taken:
                 if taken:
@@ -163,7 +163,7 @@ class _Collector:
         with self._held(_owners(item)) as held:
             if not held or not self._remove_names(item):
                 return False
-            self._remove_tree(item.name)
+            remove_tree(self._layout.tree(item.name))
         return True
 
     def _remove_names(self, item: Item) -> bool:
@@ -184,13 +184,8 @@ class _Collector:
         with ExitStack() as stack:
             yield all([stack.enter_context(self._leases.take_if_free(owner)) for owner in owners])
 
-    def _remove_tree(self, digest: str) -> None:
-        tree = self._layout.tree(digest)
-        if tree.exists() or tree.is_symlink():
-            make_folder(self._layout.temporary_trees)
-            remove_tree(tree.rename(self._layout.temporary_trees / f"{COMMIT}~{digest}"))
-
     def _remove_scratch(self, key_id: str) -> None:
+        """At once, because half of it would mislead the next attempt."""
         make_folder(self._layout.temporary)
         remove_tree(self._layout.scratch(key_id).rename(self._layout.temporary / f"{COMMIT}~{key_id}"))
 

@@ -16,6 +16,7 @@ from resources.store.keys import Key
 from resources.store.layout import Layout
 from resources.store.lease import Leases
 from resources.store.store import Store
+from resources.store.use import hold_unused
 from tests.resources.store.artifacts import (
     FILES,
     content_of,
@@ -139,6 +140,7 @@ def test_what_a_build_in_progress_opened_stays(store):
 
     def produce(folder: Path, scratch: Path) -> None:
         tree = store.open(one)
+        time.sleep(0.15)  # longer than what gc allows for clocks that tick
         (folder.parent / "inputs").mkdir()  # does not make the build look younger than its inputs
         assert stages(store.gc(0, set())) == [other]
         (folder / "copy").write_bytes((tree / "weights").read_bytes())
@@ -162,6 +164,27 @@ def test_what_is_used_while_gc_runs_stays(store):
     assert (done.bytes_after, done.reached) == (100, False)
     assert content_of(store, "second") == of_size("second", 100)
     assert store.verify().damaged == []
+
+
+@pytest.mark.parametrize("freed", [True, False])
+def test_who_wants_an_artifact_waits_while_gc_decides(home, store, freed):
+    manifest = home / "store" / "manifests" / f"{add(store, 'a', days=9)}.json"
+    outcomes: list[str] = []
+
+    def want() -> None:
+        outcomes.append(store.build(key_of("a"), produces(of_size("a", 100))).outcome)
+
+    wanting = threading.Thread(target=want)
+    with hold_unused(manifest) as last_used_ns:
+        wanting.start()
+        wanting.join(0.2)
+        assert manifest.stat().st_mtime_ns == last_used_ns
+        assert outcomes == []
+        if freed:
+            manifest.unlink()
+    wanting.join()
+    assert outcomes == ["computed" if freed else "reused"]
+    assert content_of(store, "a") == of_size("a", 100)
 
 
 def test_shared_blobs_go_with_the_last_that_holds_them_and_count_once(home, store):
