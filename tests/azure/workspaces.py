@@ -6,6 +6,7 @@ import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import unquote
 
 from tests.azure.control_plane import PROVIDER, Refused
 
@@ -89,7 +90,8 @@ class StandInWorkspace:
         expiry = datetime.now(UTC) + timedelta(seconds=self.sas_seconds)
         account, key = self.stand_in.account, self.stand_in.account_key
         token = generate_container_sas(account, self.container_name, key, permission=permission, expiry=expiry)
-        self.stand_in.secrets.add(dict(part.split("=", 1) for part in token.split("&"))["sig"])
+        signature = dict(part.split("=", 1) for part in token.split("&"))["sig"]
+        self.stand_in.secrets |= {signature, unquote(signature)}
         return token
 
     def pending_upload(self) -> dict[str, Any]:

@@ -1,0 +1,212 @@
+"""Artifacts as blobs: sent in parallel blocks, the manifest last, and fetched with every digest checked.
+
+A block's name holds the sha256 of its bytes, so what an interrupted attempt, or another machine, sent already is known
+by name and not sent again. A file becomes a blob as a whole, once, and what is a blob never changes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from resources.azure.container import Container
+from resources.errors import ConfigurationError, StageError
+from resources.store.manifest import FileRecord, Manifest
+
+PARALLEL = 6
+BLOCK = 8 << 20  # bytes; seven of them are in memory at most
+MOST_MANIFEST = 64 << 20
+
+
+@dataclass(frozen=True)
+class Names:
+    """Where an artifact's blobs lie below the container's prefix: `file` names one file's, `manifest` the manifest."""
+
+    file: Callable[[FileRecord], str]
+    manifest: str
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a publication or fetch moved: bytes sent or received, and the artifact's bytes in all."""
+
+    moved: int
+    bytes: int
+
+
+def publish(container: Container, manifest: Manifest, file_of: Callable[[FileRecord], Path], names: Names) -> Transfer:
+    """Leave the files of `manifest`, read from `file_of`, and then the manifest itself in `container`.
+
+    Nothing that is there already is sent. Raises StageError when a file is not what `manifest` says, when another blob
+    is in its place, or when Azure refuses; a second call goes on from where the first ended.
+    """
+    document = manifest.to_json()
+    if _is_there(container, names.manifest, len(document), manifest.digest):
+        return Transfer(0, manifest.bytes)
+    with _Crew() as crew:
+        there = crew.map(
+            lambda record: _is_there(container, names.file(record), record.size, record.sha256), manifest.files
+        )
+        missing = {names.file(record): record for record, known in zip(manifest.files, there, strict=True) if not known}
+        moved = sum(_send(crew, container, name, record, file_of(record)) for name, record in missing.items())
+        crew.finish()
+    if not container.create(names.manifest, document, manifest.digest):
+        _is_there(container, names.manifest, len(document), manifest.digest)
+    return Transfer(moved, manifest.bytes)
+
+
+def read_manifest(container: Container, digest: str, name: str) -> Manifest | None:
+    """The manifest with this digest under `name`, checked; None when there is none, a StageError when it is damaged."""
+    found = container.look(name)
+    if found is None:
+        return None
+    document = container.read(name, 0, min(found.size, MOST_MANIFEST)) if found.size else b""
+    if hashlib.sha256(document).hexdigest() != digest:
+        raise _damaged(container, name)
+    try:
+        return Manifest.from_json(document)
+    except ConfigurationError as error:
+        raise StageError(container.prefix + name, f"it is no manifest to follow: {error}") from error
+
+
+def fetch(container: Container, manifest: Manifest, folder: Path, name_of: Callable[[FileRecord], str]) -> Transfer:
+    """Leave the files of `manifest` in `folder`, each with the bytes of its digest; whole files there are not fetched.
+
+    `folder` must be the caller's own, since it holds half files until this returns. Raises StageError for a blob that
+    is missing or damaged, or when Azure refuses.
+    """
+    with _Crew() as crew:
+        has = crew.map(lambda record: _has(folder / record.path, record), manifest.files)
+        missing = [record for record, there in zip(manifest.files, has, strict=True) if not there]
+        for record, blob in zip(missing, crew.map(lambda one: container.look(name_of(one)), missing), strict=True):
+            if blob is None:
+                raise StageError(container.prefix + name_of(record), "there is no such blob", "Publish it again")
+            if blob.size != record.size:
+                raise _damaged(container, name_of(record))
+        for record in missing:
+            _receive(crew, container, name_of(record), record.size, folder / record.path)
+        crew.finish()
+        sound = crew.map(lambda record: _has(folder / record.path, record), missing)
+        for record, is_sound in zip(missing, sound, strict=True):
+            if not is_sound:
+                (folder / record.path).unlink()
+                raise _damaged(container, name_of(record))
+    return Transfer(sum(record.size for record in missing), manifest.bytes)
+
+
+class _Crew:
+    """A few threads, and never more work handed out than they have room for; the first failure ends it."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(PARALLEL, "azure-blobs")
+        self._running: set[Future[Any]] = set()
+
+    def __enter__(self) -> _Crew:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def hand(self, work: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Have `work` done by a thread; waits for room first, and raises what failed meanwhile."""
+        if len(self._running) >= PARALLEL:
+            self._drain(FIRST_COMPLETED)
+        future = self._pool.submit(work, *arguments)
+        self._running.add(future)
+        return future
+
+    def map(self, work: Callable[[Any], Any], items: Any) -> list[Any]:
+        """What `work` gives for each of `items`, in their order."""
+        return list(self._pool.map(work, items))
+
+    def finish(self) -> None:
+        """Wait for everything handed out."""
+        self._drain("ALL_COMPLETED")
+
+    def _drain(self, until: str) -> None:
+        done, self._running = wait(self._running, return_when=until)
+        for future in done:
+            future.result()
+
+
+def _is_there(container: Container, name: str, size: int, sha256: str) -> bool:
+    """Whether the blob is there; a StageError when something else is in its place."""
+    found = container.look(name)
+    if found is not None and (found.size, found.sha256) != (size, sha256):
+        what = f"something else is in the place of {sha256[:12]}: {found.size} bytes, sha256 {found.sha256}"
+        raise StageError(container.prefix + name, what, "Remove that blob, then run again")
+    return found is not None
+
+
+def _send(crew: _Crew, container: Container, name: str, record: FileRecord, path: Path) -> int:
+    """Send one file; returns the bytes that were not there yet."""
+    if record.size <= BLOCK:
+        crew.hand(_send_small, container, name, record, path)
+        return record.size
+    arrived = container.staged(name)
+    content, blocks = hashlib.sha256(), []
+    with path.open("rb") as file:
+        while data := file.read(BLOCK):
+            content.update(data)
+            blocks.append(crew.hand(_send_block, container, name, len(blocks), data, arrived))
+    crew.finish()
+    _check(path, content.hexdigest(), record)
+    sent = [block.result() for block in blocks]
+    if not container.commit(name, [block for block, _ in sent], record.sha256):
+        _is_there(container, name, record.size, record.sha256)
+    return sum(size for _, size in sent)
+
+
+def _send_small(container: Container, name: str, record: FileRecord, path: Path) -> None:
+    data = path.read_bytes()
+    _check(path, hashlib.sha256(data).hexdigest(), record)
+    if not container.create(name, data, record.sha256):
+        _is_there(container, name, record.size, record.sha256)
+
+
+def _send_block(container: Container, name: str, number: int, data: bytes, arrived: dict[str, int]) -> tuple[str, int]:
+    """The block's name and the bytes sent for it."""
+    block = f"{number:05d}-{hashlib.sha256(data).hexdigest()[:32]}"
+    if arrived.get(block) == len(data):
+        return block, 0
+    container.stage(name, block, data)
+    return block, len(data)
+
+
+def _check(path: Path, digest: str, record: FileRecord) -> None:
+    if digest != record.sha256:
+        raise StageError(str(path), f"its bytes are not those of {record.path}", "Run press store verify")
+
+
+def _receive(crew: _Crew, container: Container, name: str, size: int, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        file.truncate(size)
+    for offset in range(0, size, BLOCK):
+        crew.hand(_receive_block, container, name, offset, min(BLOCK, size - offset), path)
+
+
+def _receive_block(container: Container, name: str, offset: int, length: int, path: Path) -> None:
+    data = container.read(name, offset, length)
+    with path.open("r+b", buffering=0) as file:
+        file.seek(offset)
+        file.write(data)
+
+
+def _has(path: Path, record: FileRecord) -> bool:
+    """Whether the file at `path` is a plain one with the bytes of `record`."""
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != record.size:
+        return False
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
+
+
+def _damaged(container: Container, name: str) -> StageError:
+    return StageError(
+        container.prefix + name, "its bytes are not those of its digest", "Remove it and publish it again"
+    )
