@@ -28,10 +28,12 @@ import yaml
 
 from assets.experiment import open_experiment
 from assets.stage import Facts, Stage
-from orchestration.history import open_instance, report_observations, report_restored
+from orchestration.history import InstanceEvents, open_instance
 from orchestration.kept_facts import KeptFacts
+from orchestration.metadata import metadata
 from orchestration.planner import Planner
 from orchestration.recorded import SqliteRecords
+from orchestration.reports import report_observations, report_restored
 from orchestration.savings import saving
 from resources.plots import line_plot
 from resources.registry.local import LocalRegistry
@@ -100,8 +102,9 @@ def record_history(folder: Path, names: list[str], length: int) -> None:
     planner = Planner(store, registry, SqliteRecords(home))
     experiments = [open_experiment(name, folder / "experiments") for name in names]
     with open_instance(home) as instance:
+        events = InstanceEvents(instance)
         for experiment in experiments:
-            report_observations(instance, experiment.name, {}, planner.plan(experiment).sources)
+            report_observations(events, experiment.name, {}, planner.plan(experiment).sources)
         _move_events(home, LATEST)
         for experiment in experiments:
             plan = planner.plan(experiment)
@@ -113,7 +116,8 @@ def record_history(folder: Path, names: list[str], length: int) -> None:
                 if one.stage.name == "registered_model":
                     registry.register("travel", versions["onnx_model"], {"experiment": experiment.name}, "A card.")
                 saved = saving(store, experiment.name, one.stage.name, "restored", 0.0, entry)
-                report_restored(instance, kept, one.stage, entry, inputs, saved)
+                shown = metadata(one.stage, kept, entry, inputs, saved)
+                report_restored(events, one.stage, entry, inputs, shown)
     _copy_events(home, length - 1)
 
 

@@ -1,32 +1,30 @@
-"""The press command: thin, calls the rest. One JSON document on standard output with --json, all else on stderr."""
+"""The press command: thin, calls the rest."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from assets.experiment import open_experiment
+from orchestration.answers import Json, print_json, say
+from orchestration.store_commands import store_app
 from resources.errors import ConfigurationError, PressError
 from resources.home import press_home
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
 app.add_typer(store_app, name="store")
 
 ExperimentName = Annotated[str, typer.Argument(metavar="EXPERIMENT", help="name of a file in experiments/")]
-Json = Annotated[bool, typer.Option("--json", help="print one JSON document on standard output")]
 
 
 def main() -> None:
@@ -34,7 +32,7 @@ def main() -> None:
     try:
         app()
     except PressError as error:
-        _say(f"press: {error}")
+        say(f"press: {error}")
         sys.exit(error.exit_code)
 
 
@@ -63,12 +61,12 @@ def plan_command(
     if as_json:
         documents = [planned.as_json() for planned in plans]
         documents += [{"experiment": name, "error": str(mistake)} for name, mistake in mistakes.items()]
-        _print_json({"experiments": documents} if all_experiments else documents[0])
+        print_json({"experiments": documents} if all_experiments else documents[0])
     else:
         for planned in plans:
             show_plan(planned)
     for mistake in mistakes.values():
-        _say(f"press: {mistake}")
+        say(f"press: {mistake}")
     raise typer.Exit(max((mistake.exit_code for mistake in mistakes.values()), default=0))
 
 
@@ -92,16 +90,16 @@ def run_command(
             opened, press_home(), ShownTerminal(forced), tuple(select or ()), forced, show_bars=sys.stderr.isatty()
         )
     if as_json:
-        _print_json(report.as_json())
+        print_json(report.as_json())
     else:
         from resources.store.sizes import format_size
 
-        _say(f"{report.experiment}: {report.seconds:.1f} s")
+        say(f"{report.experiment}: {report.seconds:.1f} s")
         if report.saved_bytes:
-            _say(f"not spent: {report.saved_seconds:.1f} s, {format_size(report.saved_bytes)}")
+            say(f"not spent: {report.saved_seconds:.1f} s, {format_size(report.saved_bytes)}")
     for stage in report.stages:
         if stage.error:
-            _say(f"press: {stage.error}")
+            say(f"press: {stage.error}")
             break
     raise typer.Exit(report.exit_code)
 
@@ -117,7 +115,7 @@ def savings_command(
 
     rows = Savings(press_home()).sums(experiment)
     if as_json:
-        _print_json({"total": totals(rows), "stages": rows})
+        print_json({"total": totals(rows), "stages": rows})
     else:
         show_savings(rows)
 
@@ -144,7 +142,7 @@ def chat_command(
         for one in prompts:
             answer = ask(model, one, max_new_tokens, shown=not as_json)
             if as_json:
-                _print_json(answer_as_json(answer, chosen))
+                print_json(answer_as_json(answer, chosen))
 
 
 @app.command("dev")
@@ -166,58 +164,6 @@ def dev_command(port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 3
     raise typer.Exit(child.wait())
 
 
-@store_app.command("ls")
-def store_ls(as_json: Json = False) -> None:
-    """List the artifacts in the store, newest first."""
-    from orchestration.shown import show_entries
-    from resources.store.store import Store
-
-    store = Store(press_home())
-    rows = [
-        {
-            "recipe": entry.ingredients.get("recipe"),
-            "digest": entry.digest,
-            "key": entry.key_id,
-            "experiment": entry.provenance.get("experiment"),
-            "bytes": store.manifest(entry.digest).bytes,
-            "seconds": entry.seconds,
-            "built_at": entry.built_at,
-        }
-        for entry in sorted(store.entries(), key=lambda entry: entry.built_at, reverse=True)
-    ]
-    if as_json:
-        _print_json({"artifacts": rows})
-    else:
-        show_entries(rows)
-
-
-@store_app.command("verify")
-def store_verify(as_json: Json = False) -> None:
-    """Read every byte in the store and report what is damaged; exit code 1 if anything is."""
-    from resources.store.store import Store
-
-    found = Store(press_home()).verify()
-    if as_json:
-        _print_json(asdict(found))
-    else:
-        _say(f"{found.artifacts} artifacts, {found.blobs} blobs, {found.bytes:,} bytes, {len(found.damaged)} damaged")
-        for damage in found.damaged:
-            _say(f"  {damage}")
-    raise typer.Exit(1 if found.damaged else 0)
-
-
-@store_app.command("repair")
-def store_repair(as_json: Json = False) -> None:
-    """Drop what cannot be trusted and say what will be built again."""
-    from resources.store.store import Store
-
-    done = Store(press_home()).repair()
-    if as_json:
-        _print_json(asdict(done))
-    else:
-        _say(str(done))
-
-
 def _lines() -> Iterator[str]:
     while True:
         try:
@@ -226,15 +172,6 @@ def _lines() -> Iterator[str]:
             return
         if line:
             yield line
-
-
-def _print_json(document: Any) -> None:
-    sys.stdout.write(json.dumps(document, ensure_ascii=False) + "\n")
-    sys.stdout.flush()
-
-
-def _say(message: str) -> None:
-    sys.stderr.write(message + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Dagster's instance: what it recorded, and what is told to it outside a run, restores and observations."""
+"""Dagster's instance: what it recorded, and events that belong to no run."""
 
 from __future__ import annotations
 
@@ -6,25 +6,15 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
 
 from assets.recipes import SOURCES, STAGE_NAMES
-from assets.stage import Stage
-from orchestration.kept_facts import KeptFacts
-from orchestration.metadata import metadata
-from orchestration.recorded import (
-    DATA_VERSION,
-    INPUT_DATA_VERSION,
-    History,
-    Recorded,
-    recorded_from,
-)
-from orchestration.savings import Saving
-from resources.store.store import Entry
+from orchestration.metadata import Markdown, Table, Value
+from orchestration.recorded import DATA_VERSION, History, Recorded, recorded_from
 
-OUTCOME_TAG = "press/outcome"
 NO_COMPUTE_LOGS = {"module": "dagster._core.storage.noop_compute_log_manager", "class": "NoOpComputeLogManager"}
 # Runs start from the webserver itself: without a daemon the queue, Dagster's default, would never be served.
 DAGSTER_YAML = """\
@@ -111,43 +101,35 @@ def _recorded(record: dg.AssetRecord) -> Recorded | None:
     return recorded_from(materialization.tags or {}, key_id, latest.run_id, latest.storage_id)
 
 
-def version_tags(stage: Stage, entry: Entry, inputs: Mapping[str, str], outcome: str) -> dict[str, str]:
-    """The tags that tell Dagster what a materialization holds and was made from; its Unsynced marks read them."""
-    experiment = stage.experiment.name
-    return {
-        "dagster/code_version": stage.code_version(),
-        DATA_VERSION: entry.digest,
-        "dagster/data_version_is_user_provided": "true",
-        **{f"{INPUT_DATA_VERSION}{experiment}/{name}": version for name, version in inputs.items()},
-        OUTCOME_TAG: outcome,
-    }
+class InstanceEvents:
+    """Events through Dagster's API, whatever storage it writes them to."""
+
+    def __init__(self, instance: dg.DagsterInstance) -> None:
+        self._instance = instance
+
+    def materialized(self, asset: list[str], tags: Mapping[str, str], metadata: Mapping[str, Value]) -> None:
+        event = dg.AssetMaterialization(dg.AssetKey(asset), tags=tags, metadata=dagster_metadata(metadata))
+        self._instance.report_runless_asset_event(event)
+
+    def observed(self, asset: list[str], tags: Mapping[str, str]) -> None:
+        self._instance.report_runless_asset_event(dg.AssetObservation(dg.AssetKey(asset), tags=tags))
 
 
-def report_restored(
-    instance: dg.DagsterInstance,
-    kept: KeptFacts,
-    stage: Stage,
-    entry: Entry,
-    inputs: Mapping[str, str],
-    saving: Saving,
-) -> None:
-    """Record that the artifact in the store is the stage's again; nothing runs and no bytes move."""
-    experiment = stage.experiment.name
-    pointers = {f"dagster/input_event_pointer/{experiment}/{name}": "NULL" for name in inputs}
-    instance.report_runless_asset_event(
-        dg.AssetMaterialization(
-            asset_key(experiment, stage.name),
-            tags=version_tags(stage, entry, inputs, "restored") | pointers,
-            metadata=metadata(stage, kept, entry, inputs, saving),
-        )
-    )
+def dagster_metadata(values: Mapping[str, Value]) -> dict[str, dg.MetadataValue[Any]]:
+    """`values` as Dagster's metadata."""
+    return {name: _metadata_value(value) for name, value in values.items()}
 
 
-def report_observations(
-    instance: dg.DagsterInstance, experiment: str, observed: Mapping[str, str], versions: Mapping[str, str]
-) -> None:
-    """Record the data version of every source that differs from the one that was last `observed`."""
-    for name, version in versions.items():
-        if observed.get(name) != version:
-            tags = {DATA_VERSION: version, "dagster/data_version_is_user_provided": "true"}
-            instance.report_runless_asset_event(dg.AssetObservation(asset_key(experiment, name), tags=tags))
+def _metadata_value(value: Value) -> dg.MetadataValue[Any]:
+    match value:
+        case str():
+            return dg.MetadataValue.text(value)
+        case int():
+            return dg.MetadataValue.int(value)
+        case float():
+            return dg.MetadataValue.float(value)
+        case Markdown():
+            return dg.MetadataValue.md(value.text)
+        case Table():
+            columns = [dg.TableColumn(name, kind) for name, kind in value.columns.items()]
+            return dg.MetadataValue.table([dg.TableRecord(row) for row in value.rows], dg.TableSchema(columns))

@@ -14,6 +14,9 @@ from pydantic import BaseModel
 from assets.experiment import Experiment, open_experiment
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import open_records
+from orchestration.reports import open_events
+from orchestration.restore import observe, restore_known
+from orchestration.terminal import Terminal
 from orchestration.turns import Turns
 from resources.errors import ConfigurationError
 from resources.home import press_home
@@ -63,13 +66,10 @@ def _plan(home: Path, experiment: Experiment) -> Plan:
 
 
 def _tell_dagster(home: Path, planned: Plan, restorable: set[str]) -> None:
-    from orchestration.history import open_instance
-    from orchestration.terminal import Terminal
-    from orchestration.up_to_date import observe, restore_known
 
-    with open_instance(home) as instance:
-        observe(planned, instance)
-        restore_known(planned, restorable, home, instance, Terminal())
+    with open_events(home) as events:
+        observe(planned, events)
+        restore_known(planned, restorable, home, events, Terminal())
 
 
 def _what_is_left(planned: Plan, restored: tuple[str, ...]) -> Look:

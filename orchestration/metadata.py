@@ -1,13 +1,12 @@
-"""What the Dagster UI shows of an artifact: inputs, outcome, numbers, tables and plots."""
+"""What the Dagster UI shows of an artifact: inputs, outcome, numbers, tables, plots; in terms that need no Dagster."""
 
 from __future__ import annotations
 
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
-
-import dagster as dg
 
 from assets.stage import Stage
 from orchestration.kept_facts import KeptFacts
@@ -15,40 +14,52 @@ from orchestration.savings import Saving
 from resources.store.store import Entry
 
 
+@dataclass(frozen=True)
+class Markdown:
+    """Text that the UI renders."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; columns: name → "string", "int" or "float"."""
+
+    columns: Mapping[str, str]
+    rows: list[dict[str, str | int | float | bool | None]]
+
+
+Value = str | int | float | Markdown | Table
+
+
 def metadata(
     stage: Stage, kept: KeptFacts, entry: Entry, inputs: Mapping[str, str], saving: Saving
-) -> dict[str, dg.MetadataValue[Any]]:
+) -> dict[str, Value]:
     """Metadata of one materialization, the same whether its artifact was computed or found."""
     facts = kept.facts(stage, entry.digest)
-    shown: dict[str, dg.MetadataValue[Any]] = {
-        "outcome": dg.MetadataValue.text(saving.outcome),
-        "seconds": dg.MetadataValue.float(round(saving.seconds, 3)),
-        "seconds saved": dg.MetadataValue.float(round(saving.saved_seconds, 3)),
-        "bytes saved": dg.MetadataValue.int(saving.saved_bytes),
-        "seconds to compute": dg.MetadataValue.float(round(entry.seconds, 3)),
-        "bytes": dg.MetadataValue.int(kept.bytes(entry.digest)),
-        "key": dg.MetadataValue.text(entry.key_id),
+    ingredients = sorted(entry.ingredients.items())
+    shown: dict[str, Value] = {
+        "outcome": saving.outcome,
+        "seconds": round(saving.seconds, 3),
+        "seconds saved": round(float(saving.saved_seconds), 3),
+        "bytes saved": saving.saved_bytes,
+        "seconds to compute": round(entry.seconds, 3),
+        "bytes": kept.bytes(entry.digest),
+        "key": entry.key_id,
         "inputs": _table([{"input": name, "data version": version} for name, version in sorted(inputs.items())]),
-        "ingredients": _table(
-            [{"ingredient": name, "value": json.dumps(value)} for name, value in sorted(entry.ingredients.items())]
-        ),
+        "ingredients": _table([{"ingredient": name, "value": json.dumps(value)} for name, value in ingredients]),
+        **facts.numbers,
+        **{name: _table(rows) for name, rows in facts.tables.items()},
     }
-    for name, number in facts.numbers.items():
-        shown[name] = dg.MetadataValue.int(number) if isinstance(number, int) else dg.MetadataValue.float(number)
-    for name, rows in facts.tables.items():
-        shown[name] = _table(rows)
     for name, png in facts.plots.items():
-        shown[name] = dg.MetadataValue.md(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
-    for name, text in facts.texts.items():
-        shown[name] = dg.MetadataValue.md(text)
-    return shown
+        shown[name] = Markdown(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
+    return shown | {name: Markdown(text) for name, text in facts.texts.items()}
 
 
-def _table(rows: list[dict[str, Any]]) -> dg.MetadataValue[Any]:
+def _table(rows: list[dict[str, Any]]) -> Table:
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    schema = dg.TableSchema([dg.TableColumn(name, _column_type([row.get(name) for row in rows])) for name in columns])
-    records = [dg.TableRecord({name: _cell(row.get(name)) for name in columns}) for row in rows]
-    return dg.MetadataValue.table(records, schema)
+    types = {name: _column_type([row.get(name) for row in rows]) for name in columns}
+    return Table(types, [{name: _cell(row.get(name)) for name in columns} for row in rows])
 
 
 def _column_type(values: list[Any]) -> str:

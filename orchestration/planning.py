@@ -8,6 +8,8 @@ from pathlib import Path
 from assets.experiment import Experiment, list_experiments, open_experiment
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import open_records
+from orchestration.reports import open_events
+from orchestration.restore import observe
 from resources.errors import ConfigurationError
 from resources.registry.local import LocalRegistry
 from resources.store.store import Store
@@ -48,8 +50,6 @@ def _observe(home: Path, plans: Iterable[Plan]) -> None:
     unobserved = [planned for planned in plans if not planned.is_observed]
     if not unobserved:
         return
-    from orchestration.history import open_instance, report_observations
-
-    with open_instance(home) as instance:
+    with open_events(home) as events:
         for planned in unobserved:
-            report_observations(instance, planned.experiment.name, planned.history.sources, planned.sources)
+            observe(planned, events)

@@ -91,10 +91,7 @@ class SqliteRecords:
         if not self._file.exists():
             return True  # nothing was recorded yet
         with self._open() as connection:
-            tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            if not {"alembic_version", "asset_keys", "asset_event_tags"} <= tables:
-                return False
-            return connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA,)]
+            return has_known_schema(connection)
 
     def histories(self, experiments: Iterable[str]) -> dict[str, History]:
         names = list(experiments)
@@ -124,6 +121,14 @@ class SqliteRecords:
     def _open(self) -> Iterator[sqlite3.Connection]:
         with closing(sqlite3.connect(f"{self._file.absolute().as_uri()}?mode=ro", uri=True, timeout=30)) as connection:
             yield connection
+
+
+def has_known_schema(connection: sqlite3.Connection) -> bool:
+    """Whether the tables are those of the one revision that is known here."""
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    if not {"alembic_version", "event_logs", "asset_keys", "asset_event_tags"} <= tables:
+        return False
+    return connection.execute("SELECT version_num FROM alembic_version").fetchall() == [(SCHEMA,)]
 
 
 def _of(experiments: list[str]) -> tuple[str, list[str]]:

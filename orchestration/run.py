@@ -12,6 +12,8 @@ from assets.experiment import Experiment
 from assets.recipes import STAGE_NAMES, open_stages
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import open_records
+from orchestration.reports import open_events
+from orchestration.restore import observe, restore_known
 from orchestration.savings import Saving, Savings, saving
 from orchestration.terminal import StageOutcome, Terminal
 from orchestration.turns import Turns
@@ -85,10 +87,15 @@ def run(
         with open_records(home) as records:
             planned = Planner(Store(home), LocalRegistry(home), records).plan(experiment, force)
         _report_fresh(planned, wanted, home, terminal)
+        pending: list[str] = []
         if not planned.is_observed or any(name not in terminal.outcomes for name in wanted):
-            from orchestration.up_to_date import bring_up_to_date
+            with open_events(home) as events:
+                observe(planned, events)
+                pending = restore_known(planned, wanted, home, events, terminal)
+        if pending:
+            from orchestration.materialization import materialize
 
-            bring_up_to_date(planned, wanted, home, turns, terminal, show_bars)
+            materialize(experiment, pending, home, turns, terminal, show_bars)
     _complete(planned, terminal)
     outcomes = tuple(terminal.outcomes[name] for name in STAGE_NAMES)
     return RunReport(experiment.name, time.monotonic() - started, outcomes)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import difflib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from orchestration.answers import say
 from orchestration.explanation import Reason
 from orchestration.planner import Plan
 from orchestration.savings import totals
 from resources.store.manifest import DIGEST
 from resources.store.sizes import format_size
+
+if TYPE_CHECKING:
+    from resources.store.gc import Collected
 
 LONG_TEXT = 60  # characters
 STYLES = {"fresh": "green", "restore": "cyan", "run": "yellow", "maybe": "yellow", "blocked": "red"}
@@ -77,6 +81,25 @@ def show_entries(rows: list[dict[str, Any]]) -> None:
             row["recipe"], row["digest"][:12], row["experiment"] or "", size, f"{row['seconds']:.1f}", row["built_at"]
         )
     Console().print(table)
+
+
+def show_collected(done: Collected) -> None:
+    """One row for each artifact that gc freed or would free, and what that comes to."""
+    table = Table(box=None, pad_edge=False)
+    for column in ("stage", "digest", "size", "seconds to rebuild", "last used"):
+        table.add_column(column, justify="right" if column in ("size", "seconds to rebuild") else "left")
+    for row in done.freed:
+        seconds = f"{row['seconds']:.1f}"
+        table.add_row(row["stage"], row["digest"][:12], format_size(row["bytes"]), seconds, str(row["last_used"]))
+    if done.freed:
+        Console().print(table)
+    freed = done.bytes_before - done.bytes_after
+    verb = "would be freed" if done.dry_run else "freed"
+    say(f"{format_size(freed)} {verb}; rebuilding that would take {done.seconds_to_rebuild:.1f} s")
+    say(f"the store {'would hold' if done.dry_run else 'holds'} {format_size(done.bytes_after)}")
+    if not done.reached:
+        needed = format_size(done.bytes_needed)
+        say(f"that is over the limit: registered models, runs and pinned experiments need {needed}")
 
 
 def show_savings(rows: list[dict[str, Any]]) -> None:

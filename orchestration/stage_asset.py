@@ -12,9 +12,10 @@ from assets.experiment import Experiment
 from assets.gates import GateError
 from assets.recipes import SOURCES, open_sources
 from assets.stage import Attempt, Recipe, Source, Stage
-from orchestration.history import InstanceRecords, asset_key, group_name, report_observations, version_tags
+from orchestration.history import InstanceEvents, InstanceRecords, asset_key, dagster_metadata, group_name
 from orchestration.interrupted import name_process
 from orchestration.metadata import metadata
+from orchestration.reports import report_observations, version_tags
 from orchestration.savings import saving
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
@@ -90,7 +91,7 @@ def _inputs(context: dg.AssetExecutionContext, stage: Stage, sources: set[str]) 
     opened = open_sources(experiment)
     versions = {name: opened[name].source_key(store.digests).id for name in sorted(sources)}
     history = InstanceRecords(context.instance).histories([experiment.name])[experiment.name]
-    report_observations(context.instance, experiment.name, history.sources, versions)
+    report_observations(InstanceEvents(context.instance), experiment.name, history.sources, versions)
     for name in stage.made_from:
         if name in versions:
             continue
@@ -122,7 +123,7 @@ def _materialize(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(built.entry.digest),
         tags=version_tags(stage, built.entry, inputs, built.outcome),
-        metadata=metadata(stage, context.resources.facts, built.entry, inputs, saved),
+        metadata=dagster_metadata(metadata(stage, context.resources.facts, built.entry, inputs, saved)),
     )
 
 

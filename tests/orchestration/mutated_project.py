@@ -13,11 +13,11 @@ from assets.build import Builder
 from assets.experiment import Experiment, open_experiment
 from assets.recipes import open_sources
 from assets.stage import Attempt, Recipe
-from orchestration.history import open_instance
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import SqliteRecords
+from orchestration.reports import open_events
+from orchestration.restore import observe, restore_known
 from orchestration.terminal import Terminal
-from orchestration.up_to_date import observe, restore_known
 from resources.calibration_text import PYTHON_DOCS, read
 from resources.progress import RecordedProgress
 from resources.registry.local import LocalRegistry
@@ -86,10 +86,10 @@ def _experiment(project: Project, name: str) -> Experiment:
 def _bring_up_to_date(project: Project, names: list[str]) -> None:
     """What press run does where everything is known, in one process."""
     planned = [_plan(project, name) for name in names]
-    with open_instance(project.home) as instance:
+    with open_events(project.home) as events:
         for plan in planned:
-            observe(plan, instance)
-            assert restore_known(plan, set(STAGES), project.home, instance, Terminal()) == []
+            observe(plan, events)
+            assert restore_known(plan, set(STAGES), project.home, events, Terminal()) == []
 
 
 def _compute(project: Project, name: str, stage: str) -> None:

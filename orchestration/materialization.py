@@ -1,8 +1,7 @@
-"""Bringing an experiment up to date: restores are told to Dagster at once, the rest is one run in this process."""
+"""Materializing: what must be computed, or may have to be, in one Dagster run of this process."""
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -10,64 +9,24 @@ import dagster as dg
 from assets.experiment import Experiment
 from assets.recipes import STAGE_NAMES
 from orchestration.experiment_assets import build_definitions
-from orchestration.history import asset_key, open_instance, report_observations, report_restored
+from orchestration.history import asset_key, open_instance
 from orchestration.interrupted import close_interrupted_runs, process_tags
-from orchestration.kept_facts import KeptFacts
-from orchestration.planner import Plan
-from orchestration.savings import Savings, saving
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
 from resources.compute import LocalCompute
 from resources.errors import StageError
-from resources.registry.local import LocalRegistry
-from resources.store.store import Store
 
 
-def bring_up_to_date(
-    planned: Plan, wanted: set[str], home: Path, turns: Turns, terminal: Terminal, show_bars: bool
+def materialize(
+    experiment: Experiment, pending: list[str], home: Path, turns: Turns, terminal: Terminal, show_bars: bool
 ) -> None:
-    """Restore and run what `planned` says of the `wanted` stages; the caller has the experiment's turn."""
+    """Materialize the `pending` stages in one Dagster run of this process; the caller has the experiment's turn."""
     with open_instance(home) as instance:
         close_interrupted_runs(instance)
-        observe(planned, instance)
-        pending = restore_known(planned, wanted, home, instance, terminal)
-        if pending:
-            _materialize(planned.experiment, pending, instance, turns, terminal, show_bars)
+        _run(experiment, pending, instance, turns, terminal, show_bars)
 
 
-def observe(planned: Plan, instance: dg.DagsterInstance) -> None:
-    """Tell Dagster the data versions of the sources that are not those it observed last."""
-    report_observations(instance, planned.experiment.name, planned.history.sources, planned.sources)
-
-
-def restore_known(
-    planned: Plan,
-    wanted: set[str],
-    home: Path,
-    instance: dg.DagsterInstance,
-    terminal: Terminal,
-) -> list[str]:
-    """Restore what the store holds; returns the names of the stages that need a run."""
-    store, registry, savings = Store(home), LocalRegistry(home), Savings(home)
-    kept = KeptFacts(home, store)
-    pending: list[str] = []
-    for one in planned.stages:
-        name = one.stage.name
-        if name not in wanted or one.status == "fresh":
-            continue
-        if one.status != "restore" or one.entry is None or one.inputs is None:
-            pending.append(name)
-            continue
-        began = time.monotonic()
-        one.stage.publish(store.open(one.entry.digest), one.inputs, registry)
-        saved = saving(store, planned.experiment.name, name, "restored", time.monotonic() - began, one.entry)
-        report_restored(instance, kept, one.stage, one.entry, one.inputs, saved)
-        savings.add([saved])
-        terminal.stage_finished(saved, one.entry.digest)
-    return pending
-
-
-def _materialize(
+def _run(
     experiment: Experiment,
     pending: list[str],
     instance: dg.DagsterInstance,
