@@ -172,6 +172,7 @@ class _Collector:
             if last_used_ns != item.last_used_ns:
                 return False
             for key_id in item.key_ids:
+                self._layout.spare_key(key_id).unlink(missing_ok=True)  # or it would say that the key was lost
                 self._layout.key(key_id).unlink()
             if item.key_ids:
                 sync_folder(self._layout.keys)

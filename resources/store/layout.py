@@ -35,6 +35,11 @@ class Layout:
         return self.root / "keys"
 
     @property
+    def spare_keys(self) -> Path:
+        """A second copy of each key: bytes can be proved by their digest, but nothing else tells what a key was."""
+        return self.root / "spare_keys"
+
+    @property
     def trees(self) -> Path:
         return self.root / "trees"
 
@@ -83,6 +88,9 @@ class Layout:
 
     def key(self, key_id: str) -> Path:
         return Path(self.key_name(key_id))
+
+    def spare_key(self, key_id: str) -> Path:
+        return self.spare_keys / f"{_checked(key_id)}.json"
 
     def tree(self, digest: str) -> Path:
         return self.trees / _checked(digest)

@@ -11,6 +11,7 @@ from resources.errors import ConfigurationError
 from resources.progress import Progress
 from resources.store.digests import sha256_of
 from resources.store.durable import move_durably, remove_tree, sync_file, write_durably
+from resources.store.entry import Entry
 from resources.store.layout import Layout
 from resources.store.lease import COMMIT, Leases
 from resources.store.manifest import FileRecord, Manifest
@@ -66,8 +67,10 @@ class _Repairer:
         by_kind = {kind: [item for item in self._contents.damaged if item["kind"] == kind] for kind in KINDS}
         self._settle(by_kind["manifest"], self._mend_manifest)
         self._settle(by_kind["blob"] + self._missing_since(by_kind["manifest"]), self._mend_blob)
-        self._settle(by_kind["key"], lambda item: False)
+        self._settle(by_kind["key"], self._mend_key)
         self._drop_incomplete()
+        self._settle(by_kind["spare_key"], self._mend_spare_key)
+        self._copy_keys()
         self._settle(by_kind["tree"], self._tree_is_sound)
         self._seal_copied_blobs()
         self._drop_finished_scratches()
@@ -129,6 +132,26 @@ class _Repairer:
                 if record.sha256 == sha256:
                     yield digest, record
 
+    def _mend_key(self, item: Damage) -> bool:
+        spare = _entry_or_none(self._layout.spare_keys / f"{item['digest']}.json")
+        if spare is None:
+            return False
+        write_durably(spare.to_json(), self._layout.key(spare.key_id), self._work)
+        return True
+
+    def _mend_spare_key(self, item: Damage) -> bool:
+        return _entry_or_none(self._layout.keys / f"{item['digest']}.json") is not None
+
+    def _copy_keys(self) -> None:
+        """A spare for every key, and none for keys that are gone."""
+        for path in items_of(self._layout.keys):
+            spare = self._layout.spare_key(path.stem)
+            if _entry_or_none(spare) != (entry := read_entry(path)):
+                write_durably(entry.to_json(), spare, self._work)
+        for spare in items_of(self._layout.spare_keys):
+            if not (self._layout.keys / spare.name).exists():
+                remove_tree(spare)
+
     def _drop_incomplete(self) -> None:
         """Without all of its blobs an artifact is nothing, and its key would promise it."""
         for digest, manifest in self._contents.manifests.items():
@@ -137,6 +160,7 @@ class _Repairer:
         for path in items_of(self._layout.keys):
             entry = read_entry(path)
             if not self._layout.manifest(entry.digest).exists():
+                self._layout.spare_key(entry.key_id).unlink(missing_ok=True)
                 path.unlink()
                 lost = {
                     "stage": stage_of(entry),
@@ -169,7 +193,14 @@ class _Repairer:
                         remove_tree(scratch.rename(self._work / key_id))
 
 
-KINDS = ("key", "manifest", "blob", "tree")
+KINDS = ("key", "spare_key", "manifest", "blob", "tree")
+
+
+def _entry_or_none(path: Path) -> Entry | None:
+    try:
+        return read_entry(path)
+    except (ConfigurationError, OSError):
+        return None
 
 
 def _manifest_of(tree: Path) -> Manifest | None:

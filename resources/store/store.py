@@ -184,6 +184,8 @@ class Store:
             seconds, now = time.monotonic() - began, datetime.now(UTC).isoformat(timespec="seconds")
             entry = Entry(draft.key_id, draft.ingredients, manifest.digest, seconds, now, draft.provenance)
             write_durably(entry.to_json(), self._layout.key(entry.key_id), work)
+            with suppress(OSError):  # the artifact is there without it
+                write_durably(entry.to_json(), self._layout.spare_key(entry.key_id), work)
         return entry
 
     def _find_for_use(self, key: Key) -> Entry | None:

@@ -21,8 +21,8 @@ from resources.store.trees import is_linked, names_below
 class Verification:
     """What lies in the store and what is wrong with it.
 
-    bytes: of all blobs. damaged: one {"kind", "digest", "path", "reason", "stages"} each; kind is "key", "manifest",
-    "blob" or "tree", path is relative to the store, stages are those that lose their artifact by it.
+    bytes: of all blobs. damaged: one {"kind", "digest", "path", "reason", "stages"} each; kind is "key", "spare_key",
+    "manifest", "blob" or "tree", path is relative to the store, stages are those that lose their artifact by it.
     """
 
     artifacts: int
@@ -37,12 +37,14 @@ class Contents:
 
     entries: dict[str, Entry] = field(default_factory=dict)
     manifests: dict[str, Manifest] = field(default_factory=dict)
+    lost: dict[str, Entry] = field(default_factory=dict)  # entries whose keys are missing, from the spare ones
     sizes: dict[str, int] = field(default_factory=dict)  # of the blobs that are there
     damaged: list[dict[str, Any]] = field(default_factory=list)
 
     def stages_of(self, digests: set[str]) -> list[str]:
         """The stages whose artifact is one of `digests`."""
-        return sorted({stage_of(entry) for entry in self.entries.values() if entry.digest in digests})
+        entries = [*self.entries.values(), *self.lost.values()]
+        return sorted({stage_of(entry) for entry in entries if entry.digest in digests})
 
     def artifacts_with(self, sha256: str) -> set[str]:
         """The digests of the artifacts that hold the blob."""
@@ -80,6 +82,7 @@ def read_index(layout: Layout) -> Contents:
     if layout.check_version():
         _read_keys(layout, contents)
         _read_manifests(layout, contents)
+        _read_spare_keys(layout, contents)
     return contents
 
 
@@ -91,6 +94,8 @@ def _was_freed(layout: Layout, contents: Contents, item: dict[str, Any]) -> bool
         return False
     if (layout.root / item["path"]).exists():
         return True
+    if item["kind"] == "key":
+        return not layout.spare_key(item["digest"]).exists()
     if item["kind"] == "manifest":
         keys = [entry.key_id for entry in contents.entries.values() if entry.digest == item["digest"]]
         return not any(layout.key(key_id).exists() for key_id in keys)
@@ -130,6 +135,21 @@ def _read_manifests(layout: Layout, contents: Contents) -> None:
     for digest in sorted({entry.digest for entry in contents.entries.values()}):
         if not layout.manifest(digest).exists():
             _damage(layout, contents, "manifest", layout.manifest(digest), MISSING, {digest})
+
+
+def _read_spare_keys(layout: Layout, contents: Contents) -> None:
+    """A spare key whose key is missing tells that this was lost, as long as the artifact is there."""
+    for path in items_of(layout.spare_keys):
+        try:
+            entry = read_entry(path)
+        except FileNotFoundError:
+            continue
+        except (ConfigurationError, OSError) as error:
+            _damage(layout, contents, "spare_key", path, f"cannot be used: {error}", set())
+            continue
+        if entry.digest in contents.manifests and not os.path.lexists(layout.key(entry.key_id)):
+            contents.lost[entry.key_id] = entry
+            _damage(layout, contents, "key", layout.key(entry.key_id), MISSING, {entry.digest})
 
 
 def _read_blobs(layout: Layout, contents: Contents, progress: Progress | None) -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from resources.errors import StageError
+from resources.store.keys import Key
 from resources.store.store import Store
 from tests.resources.store.artifacts import (
     FILES,
     blob_with,
     content_of,
+    files_in,
     flip_byte,
     key_of,
     must_not_run,
@@ -85,20 +88,67 @@ def test_verify_finds_it_and_repair_says_what_is_lost(home, filled, kind, way):
     path = PLACES[kind](home)
     way(path)
     found = filled.verify().damaged
-    if kind == "key" and way is delete:
-        assert found == []  # nothing tells that there ever was a key; the artifact is made again when it is wanted
-        return
     assert [(item["kind"], item["path"]) for item in found] == [(kind, path.relative_to(home / "store").as_posix())]
     assert found[0]["reason"]
     repaired = filled.repair()
-    assert repaired.dropped == found
-    lost = [(item["stage"], item["key_id"]) for item in repaired.rebuild]
-    assert lost == ([] if kind == "key" else [("awq_model", key_of("a").id)])
     assert filled.verify().damaged == []
-    assert filled.find(key_of("a")) is None
     assert content_of(filled, "other") == OTHER
+    if kind == "key":
+        assert (repaired.mended, repaired.dropped, repaired.rebuild) == (found, [], [])
+        assert filled.build(key_of("a"), must_not_run).outcome == "reused"
+        assert content_of(filled, "a") == FILES
+        return
+    assert repaired.dropped == found
+    assert [(item["stage"], item["key_id"]) for item in repaired.rebuild] == [("awq_model", key_of("a").id)]
+    assert filled.find(key_of("a")) is None
     filled.build(key_of("a"), produces(FILES))
     assert content_of(filled, "a") == FILES
+
+
+def spare_key_file(home: Path, name: str) -> Path:
+    return home / "store" / "spare_keys" / f"{key_of(name).id}.json"
+
+
+@pytest.mark.parametrize("way", [*WAYS, rot], ids=lambda way: way.__name__)
+def test_a_damaged_spare_key_is_found_and_made_anew(home, filled, way):
+    way(spare_key_file(home, "a"))
+    found = filled.verify().damaged
+    assert [item["kind"] for item in found] == ([] if way is delete else ["spare_key"])  # without one all is there
+    repaired = filled.repair()
+    assert (repaired.mended, repaired.dropped, repaired.rebuild) == (found, [], [])
+    assert spare_key_file(home, "a").read_bytes() == key_file(home, "a").read_bytes()
+    assert filled.verify().damaged == []
+    assert filled.build(key_of("a"), must_not_run).outcome == "reused"
+
+
+def test_a_key_lost_together_with_its_spare_is_built_again(home, filled):
+    key_file(home, "a").unlink()
+    spare_key_file(home, "a").unlink()
+    assert filled.verify().damaged == []  # nothing tells that there ever was one
+    assert filled.build(key_of("a"), produces(FILES)).outcome == "computed"
+    assert content_of(filled, "a") == FILES
+
+
+def test_a_key_and_a_blob_lost_together_are_said_to_be_lost(home, filled):
+    key_file(home, "a").unlink()
+    blob_with(home, LAYER).unlink()
+    assert {item["kind"] for item in filled.verify().damaged} == {"key", "blob"}
+    assert [item["key_id"] for item in filled.repair().rebuild] == [key_of("a").id]
+    assert filled.verify().damaged == []
+    assert filled.find(key_of("a")) is None
+
+
+def test_what_gc_freed_leaves_no_spare_key(home, filled):
+    filled.gc(0, set())
+    assert list((home / "store" / "spare_keys").iterdir()) == []
+    assert filled.verify().damaged == []
+
+
+def test_after_a_forced_rebuild_a_lost_key_comes_back_with_the_new_artifact(home, filled):
+    new = filled.build(key_of("a"), produces({"weights": b"new"}), force=True).entry.digest
+    key_file(home, "a").unlink()
+    filled.repair()
+    assert filled.find(key_of("a")).digest == new
 
 
 @pytest.mark.parametrize("way", [flip_byte, truncate, delete, empty], ids=lambda way: way.__name__)
@@ -224,14 +274,24 @@ def test_an_entry_with_the_ingredients_of_another_key_is_not_believed(home, fill
 
 
 def test_a_stage_that_does_not_reproduce_is_rebuilt_and_what_came_from_the_old_artifact_stays(home, filled):
+    def report_on(awq_model: str) -> Key:
+        return Key({"recipe": "eval_report", "input.awq_model": awq_model})
+
     old = filled.find(key_of("a")).digest
-    filled.build(key_of(f"made from {old}"), produces({"report": b"about the old one"}))
+    about_old = filled.build(report_on(old), produces({"report": b"about the old one"})).entry
     rot(blob_with(home, LAYER))
-    filled.repair()
+    assert [item["key_id"] for item in filled.repair().rebuild] == [key_of("a").id]
     new = filled.build(key_of("a"), produces(FILES | {"weights/layer.bin": LAYER[::-1]})).entry.digest
     assert new != old
-    assert filled.find(key_of(f"made from {new}")) is None
-    assert content_of(filled, f"made from {old}") == {"report": b"about the old one"}
+    assert filled.find(report_on(new)) is None
+    about_new = filled.build(report_on(new), produces({"report": b"about the new one"})).entry
+    assert filled.find(report_on(old)) == about_old
+    assert files_in(filled.open(about_old.digest)) == {"report": b"about the old one"}
+    assert files_in(filled.open(about_new.digest)) == {"report": b"about the new one"}
+    with pytest.raises(StageError, match="does not have its manifest"):
+        filled.open(old)
+    assert filled.ancestors([about_new.digest]) == {about_new.digest, new}
+    assert filled.verify().damaged == []
 
 
 def test_repair_sweeps_what_nobody_needs_any_more(home, filled):
