@@ -11,7 +11,8 @@ from typing import Protocol
 class Version:
     """One version of a registered model.
 
-    digest: of the content registered, hexadecimal sha256. tags: name → text. registered_at: UTC, ISO 8601.
+    digest: of the content registered, hexadecimal sha256. tags: name → text. registered_at: UTC, ISO 8601. page: the
+    address where people see it, empty where there is none.
     """
 
     name: str
@@ -19,13 +20,17 @@ class Version:
     digest: str
     tags: Mapping[str, str] = field(hash=False)
     registered_at: str
+    page: str = ""
 
 
 class Registry(Protocol):
-    """Where models are registered. A version never changes; the same content has one version, whoever registers it."""
+    """Where models are registered. A version never changes; the same content has one version, whoever registers it.
+
+    What it knows is answered from this machine, so that planning waits for nothing; `register` alone asks further.
+    """
 
     def find(self, name: str, digest: str) -> Version | None:
-        """The version of `name` that holds the content `digest`, or None."""
+        """The version of `name` that holds the content `digest`, as far as this machine knows; else None."""
         ...
 
     def register(self, name: str, digest: str, tags: Mapping[str, str], card: str) -> Version:
@@ -40,7 +45,7 @@ class Registry(Protocol):
         ...
 
     def versions(self, name: str) -> list[Version]:
-        """All versions of `name`, oldest first; none for a name that was never registered."""
+        """All known versions of `name`, oldest first; none for a name that was never registered."""
         ...
 
     def card(self, name: str, version: int) -> str:

@@ -122,6 +122,10 @@ class StandInWorkspace:
             except KeyError:
                 raise Refused(404, "UserError", f"Could not find asset with ID: {kind}/{name}/{version}") from None
 
+    def delete_version(self, kind: str, name: str, version: str) -> None:
+        with self._lock:
+            del self._assets[kind, name][version]
+
     def put_version(self, kind: str, name: str, version: str, properties: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         """Registering a version again replaces its tags; its content is what it was or the request is refused."""
         filled = {**properties, "isArchived": False, "isAnonymous": False}
