@@ -5,6 +5,7 @@ PRESS  := .venv/bin/press
 EXTRA  := $(shell nvidia-smi -L 2>/dev/null | grep -q '^GPU ' && echo cuda || echo cpu)
 
 export OLIVE_DISABLE_TELEMETRY := 1
+export OTEL_SDK_DISABLED := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .PHONY: run test dev check bench setup clean

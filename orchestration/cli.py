@@ -18,6 +18,7 @@ from orchestration.answers import Json, print_json, say
 from orchestration.store_commands import store_app
 from resources.errors import ConfigurationError, PressError
 from resources.home import press_home
+from resources.telemetry import TELEMETRY_OFF
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -154,7 +155,7 @@ def dev_command(port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 3
     environment = os.environ | {
         "PRESS_HOME": str(home),
         "DAGSTER_HOME": str(dagster_home(home)),
-        "OLIVE_DISABLE_TELEMETRY": "1",
+        **TELEMETRY_OFF,
         "PYTHONWARNINGS": "ignore",
     }
     command = [str(Path(sys.executable).parent / "dagster"), "dev", "-w", str(PROJECT / "workspace.yaml")]

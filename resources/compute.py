@@ -16,6 +16,7 @@ from dagster._core.errors import DagsterPipesExecutionError
 from dagster._core.pipes.subprocess import PipesSubprocessClient  # dg's lazy attribute hides it from type checkers
 
 from resources.errors import PressError, StageError
+from resources.telemetry import TELEMETRY_OFF
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -25,8 +26,7 @@ QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TOKENIZERS_PARALLELISM": "false",
     "PYTHONWARNINGS": "ignore",
-    "OLIVE_DISABLE_TELEMETRY": "1",
-    "HF_HUB_DISABLE_TELEMETRY": "1",
+    **TELEMETRY_OFF,
 }
 
 

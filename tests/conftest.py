@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OLIVE_DISABLE_TELEMETRY", "1")
+os.environ.update({"OLIVE_DISABLE_TELEMETRY": "1", "OTEL_SDK_DISABLED": "true"})
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import pytest

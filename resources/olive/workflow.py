@@ -21,6 +21,7 @@ from typing import Any
 from resources.errors import PressError, StageError
 from resources.olive.progress_channel import current_progress, reporting_to
 from resources.progress import Progress
+from resources.telemetry import TELEMETRY_OFF
 
 # Files of Olive's engine beside the model: they hold paths and times.
 ENGINE_FILES = ("model_config.json", "footprint.json", "output_footprint.json", "run_history.txt")
@@ -48,7 +49,7 @@ def run_workflow(
     code fingerprint holds its own passes only. They report to `progress` (resources/olive/progress_channel.py).
     `workflow_id` in the run config names the stage in a StageError, which carries Olive's message.
     """
-    os.environ["OLIVE_DISABLE_TELEMETRY"] = "1"  # read by Olive when it is imported
+    os.environ.update(TELEMETRY_OFF)  # read by Olive when it is imported
     stage = run_config.get("workflow_id", "olive")
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".olive-", dir=folder) as private:

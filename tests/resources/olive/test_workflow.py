@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -77,3 +80,24 @@ def test_failures_that_olive_only_logs_are_raised(tiny_llama, tmp_path, failure,
 def test_olive_prints_nothing_on_standard_output(tiny_llama, tmp_path, capfd):
     run_workflow(config(tiny_llama, {"type": "Rtn", "group_size": 32}), tmp_path / "out")
     assert capfd.readouterr().out == ""
+
+
+LISTENING = """
+import sys
+sys.addaudithook(lambda event, arguments: print(event, arguments) if event in
+                 ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname") else None)
+from pathlib import Path
+from resources.olive.workflow import run_workflow
+run_workflow({config!r}, Path({folder!r}))
+"""
+
+
+def test_nothing_is_sent_anywhere(tiny_llama, tmp_path):
+    run_config = config(tiny_llama, {"type": "Rtn", "group_size": 32})
+    code = LISTENING.format(config=run_config, folder=str(tmp_path / "out"))
+    switches = ("OLIVE_DISABLE_TELEMETRY", "OTEL_SDK_DISABLED", "CI")  # as where nobody thought of them
+    environment = {name: value for name, value in os.environ.items() if name not in switches}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "model.safetensors").exists()
+    assert done.stdout == ""
