@@ -12,13 +12,13 @@ from assets.experiment import Experiment
 from assets.recipes import STAGE_NAMES, open_stages
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import open_records
+from orchestration.registries import Registries
 from orchestration.reports import open_events
 from orchestration.restore import observe, restore_known
 from orchestration.savings import Saving, Savings, saving
 from orchestration.terminal import StageOutcome, Terminal
 from orchestration.turns import Turns
 from resources.errors import ConfigurationError, PressError
-from resources.registry.local import LocalRegistry
 from resources.store.store import Store
 
 
@@ -85,7 +85,7 @@ def run(
     turns = Turns(home)
     with turns.take(experiment.name, terminal.waiting):
         with open_records(home) as records:
-            planned = Planner(Store(home), LocalRegistry(home), records).plan(experiment, force)
+            planned = Planner(Store(home), Registries(home), records).plan(experiment, force)
         _report_fresh(planned, wanted, home, terminal)
         pending: list[str] = []
         if not planned.is_observed or any(name not in terminal.outcomes for name in wanted):
@@ -111,6 +111,7 @@ def _report_fresh(planned: Plan, wanted: set[str], home: Path, terminal: Termina
             terminal.stage_not_selected(name)
         elif one.status == "fresh" and one.entry is not None:
             savings.append(saving(store, planned.experiment.name, name, "fresh", 0.0, one.entry))
+            store.use(one.entry.digest)
             terminal.stage_finished(savings[-1], one.entry.digest)
     Savings(home).add(savings)
 

@@ -103,6 +103,10 @@ class Store:
         except FileNotFoundError as error:
             raise StageError(f"artifact {digest[:12]}", "it was freed while it was opened", "Run press run") from error
 
+    def use(self, digest: str) -> None:
+        """Let the artifact count as used now, as opening it does; `gc` frees what was used longest ago."""
+        mark_used(self._layout.manifest(digest))
+
     def manifest(self, digest: str) -> Manifest:
         """The manifest of the artifact; a StageError when the store does not have it."""
         self._layout.check_version()

@@ -82,3 +82,14 @@ def test_a_size_that_is_none_is_a_request_error(project):
 def test_gc_says_what_it_does(project):
     done = project.press("store", "gc", "--max-size", "100GB", "--dry-run")
     assert done.returncode == 0 and "would hold" in done.stderr
+
+
+def test_a_run_that_finds_everything_fresh_counts_as_use(project):
+    manifests = project.home / "store" / "manifests"
+    recorded = SqliteRecords(project.home).histories(["tiny"])["tiny"].stages
+    files = [manifests / f"{stage.data_version}.json" for stage in recorded.values()]
+    before = max(file.stat().st_mtime_ns for file in files)
+    project.plan()
+    assert max(file.stat().st_mtime_ns for file in files) == before
+    project.run()
+    assert min(file.stat().st_mtime_ns for file in files) > before
