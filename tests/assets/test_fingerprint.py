@@ -4,8 +4,23 @@ from __future__ import annotations
 
 import ast
 
-from assets.fingerprint import _without_docstrings, implementing_modules
+from assets.fingerprint import NEUTRAL, ROOT, _without_docstrings, implementing_modules
 from assets.recipes import SOURCES, STAGES
+
+RECIPES = (*STAGES, *SOURCES, *(part for stage in STAGES for part in stage.parts))
+# Modules that start, place and publish what recipes make, and decide nothing that is in it.
+DRIVING = (
+    "assets.build",
+    "assets.checks",
+    "assets.progress",
+    "assets.recipes",
+    "assets.worker",
+    "resources.azure",
+    "resources.compute",
+    "resources.gpu",
+    "resources.home",
+    "resources.registry.local",
+)
 
 
 def dump(source: str) -> str:
@@ -36,3 +51,23 @@ def test_stages_are_not_tied_to_each_other():
     assert "resources.olive.passes.awq" not in by_name["dataset"] | by_name["registered_model"]
     assert "resources.olive.passes.lora" not in by_name["awq_model"] | by_name["eval_report"] | by_name["onnx_model"]
     assert not any("resources.store.store" in modules for modules in by_name.values())
+
+
+def test_the_packages_around_a_module_are_covered():
+    for recipe in RECIPES:
+        modules = implementing_modules(recipe.__module__)
+        assert {module.rpartition(".")[0] for module in modules if "." in module} <= modules
+
+
+def test_every_module_counts_or_is_known_to_decide_nothing():
+    """A module that no recipe reaches is missed by every key: it must be one that may be."""
+    covered = {module for recipe in RECIPES for module in implementing_modules(recipe.__module__)}
+    files = [file.relative_to(ROOT) for name in ("assets", "resources") for file in (ROOT / name).rglob("*.py")]
+    modules = {".".join(file.with_suffix("").parts).removesuffix(".__init__") for file in files}
+    known = (*NEUTRAL, *DRIVING)
+    assert not [
+        module
+        for module in sorted(modules - covered)
+        if not any(module == one or module.startswith(f"{one}.") for one in known)
+    ]
+    assert not [one for one in known if (ROOT / one.replace(".", "/")).with_suffix(".py").is_file() and one in covered]

@@ -190,6 +190,9 @@ BASE_MODEL: dict[str, Mutation] = {
         MODEL,
     ),
     "base model files swapped": Mutation(swapped("generation_config.json", "tokenizer_config.json"), AWQ_MODEL, MODEL),
+    "base model file renamed": Mutation(
+        lambda case: _rename_file(case, "generation_config.json", "generation_settings.json"), AWQ_MODEL, MODEL
+    ),
     "base model bytes moved into the next file": Mutation(
         both(
             rewritten(lambda config: config[:-1], base("config.json")),
@@ -348,6 +351,10 @@ def _change_row(case: Case, side: str) -> None:
 
 def _write(case: Case, name: str, content: str) -> None:
     (case.base_model / name).write_text(content)
+
+
+def _rename_file(case: Case, name: str, other: str) -> None:
+    (case.base_model / name).rename(case.base_model / other)
 
 
 def _rename(case: Case, name: str) -> None:
