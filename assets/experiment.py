@@ -146,7 +146,7 @@ class RegisteredModelSpec(Spec):
     """Name and registry of the model, and the gates before it."""
 
     name: PlainName
-    registry: Literal["local"] = "local"
+    registry: Literal["local", "azureml"] = "local"
     gates: GatesSpec = Field(default_factory=GatesSpec)
     tags: dict[str, str] = Field(default_factory=dict)
 
@@ -155,6 +155,14 @@ class ComputeSpec(Spec):
     """Where stages run; provenance only, never in a key."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class AzureSpec(Spec):
+    """The Azure Machine Learning workspace, never in a key; docs/azure.md says where what is absent comes from."""
+
+    subscription: str | None = None
+    resource_group: str | None = None
+    workspace: str | None = None
 
 
 class StoreSpec(Spec):
@@ -177,6 +185,7 @@ class Experiment(Spec):
     registered_model: RegisteredModelSpec
     compute: ComputeSpec = Field(default_factory=ComputeSpec)
     store: StoreSpec = Field(default_factory=StoreSpec)
+    azure: AzureSpec = Field(default_factory=AzureSpec)
 
     def path(self, relative: str) -> Path:
         """`relative` from the experiment's root; an absolute path stays as it is."""

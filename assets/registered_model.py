@@ -15,7 +15,7 @@ from assets.experiment import RegisteredModelSpec
 from assets.gates import GateError, GateResult, evaluate_gates, failed_gates
 from assets.stage import Attempt, Facts, Stage
 from resources.errors import StageError
-from resources.registry.registry import Registry
+from resources.registry.registry import Registry, Version
 from resources.store.digests import FileDigests
 
 CARD = "model_card.md"
@@ -31,6 +31,7 @@ class RegisteredModel(Stage):
     made_from = ("onnx_model", "eval_report")
     gate_inputs = ("eval_report",)
     heavy = False
+    registers = True
 
     def spec(self) -> RegisteredModelSpec:
         return self.experiment.registered_model
@@ -65,8 +66,8 @@ class RegisteredModel(Stage):
             texts={"model card": (folder / CARD).read_text(encoding="utf-8")},
         )
 
-    def publish(self, folder: Path, inputs: Mapping[str, str], registry: Registry) -> None:
-        """Register this onnx_model where the registry does not hold it yet."""
+    def publish(self, folder: Path, inputs: Mapping[str, str], registry: Registry) -> Version:
+        """The version that holds this onnx_model, registered where the registry does not have it yet."""
         registration = _read_registration(folder)
         made_from = registration["made_from"]
         if any(made_from[name] != inputs[name] for name in self.made_from):
@@ -75,7 +76,7 @@ class RegisteredModel(Stage):
         tags = {**registration["tags"], "experiment": self.experiment.name, **made_from}
         tags |= {row["gate"]: f"{row['measured']:.6g}" for row in registration["gates"]}
         card = (folder / CARD).read_text(encoding="utf-8")
-        registry.register(registration["name"], made_from["onnx_model"], tags, card)
+        return registry.register(registration["name"], made_from["onnx_model"], tags, card)
 
     def is_published(self, inputs: Mapping[str, str], registry: Registry) -> bool:
         return registry.find(self.spec().name, inputs["onnx_model"]) is not None

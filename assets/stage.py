@@ -24,7 +24,7 @@ from resources.store.manifest import Manifest
 
 if TYPE_CHECKING:
     from assets.gates import GateResult
-    from resources.registry.registry import Registry
+    from resources.registry.registry import Registry, Version
     from resources.store.store import Store
 
 
@@ -143,6 +143,7 @@ class Stage(Recipe):
 
     parts: ClassVar[tuple[type[Part], ...]] = ()
     gate_inputs: ClassVar[tuple[str, ...]] = ()
+    registers: ClassVar[bool] = False  # publish has something to do
 
     def spec(self) -> Spec:
         return getattr(self.experiment, self.name)
@@ -162,8 +163,9 @@ class Stage(Recipe):
         """The gates that would stop the stage, from the folders of its `gate_inputs`; none for most stages."""
         return ()
 
-    def publish(self, folder: Path, inputs: Mapping[str, str], registry: Registry) -> None:
+    def publish(self, folder: Path, inputs: Mapping[str, str], registry: Registry) -> Version | None:
         """Make the artifact in `folder` known outside the store, once however often it is called."""
+        return None
 
     def is_published(self, inputs: Mapping[str, str], registry: Registry) -> bool:
         """Whether what `publish` made known still is; a stage that publishes nothing says yes."""

@@ -33,6 +33,7 @@ from orchestration.kept_facts import KeptFacts
 from orchestration.metadata import metadata
 from orchestration.planner import Planner
 from orchestration.recorded import SqliteRecords
+from orchestration.registries import Registries
 from orchestration.reports import report_observations, report_restored
 from orchestration.savings import saving
 from resources.plots import line_plot
@@ -99,7 +100,7 @@ def record_history(folder: Path, names: list[str], length: int) -> None:
     """Artifacts for every stage, and `length` materializations of each in Dagster's records."""
     home = folder / "home"
     store, registry, kept = Store(home), LocalRegistry(home), _DrawnFacts(home, Store(home))
-    planner = Planner(store, registry, SqliteRecords(home))
+    planner = Planner(store, Registries(home), SqliteRecords(home))
     experiments = [open_experiment(name, folder / "experiments") for name in names]
     with open_instance(home) as instance:
         events = InstanceEvents(instance)

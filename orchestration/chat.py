@@ -9,9 +9,9 @@ from typing import Any
 from assets.experiment import Experiment
 from orchestration.planner import Planner
 from orchestration.recorded import open_records
+from orchestration.registries import Registries
 from resources.errors import ConfigurationError
 from resources.genai import GenaiModel, Generation
-from resources.registry.local import LocalRegistry
 from resources.store.store import Store
 
 
@@ -21,7 +21,7 @@ def open_model(
     """The model and the adapter it answers with; without an onnx_model a ConfigurationError."""
     store = Store(home)
     with open_records(home) as records:
-        planned = Planner(store, LocalRegistry(home), records).plan(experiment)
+        planned = Planner(store, Registries(home), records).plan(experiment)
     recorded = planned.history.stages.get("onnx_model")
     if recorded is None:
         raise ConfigurationError(

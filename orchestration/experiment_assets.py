@@ -11,13 +11,13 @@ from assets.checks import gate_checks
 from assets.experiment import Experiment
 from assets.recipes import open_sources, open_stages
 from orchestration.kept_facts import KeptFacts
+from orchestration.registries import Registries
 from orchestration.savings import Savings
 from orchestration.stage_asset import source_asset, stage_asset
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
 from resources.compute import Compute, LocalCompute
 from resources.home import press_home
-from resources.registry.local import LocalRegistry
 from resources.store.store import Store
 
 
@@ -28,7 +28,7 @@ def build_definitions(
     turns: Turns | None = None,
     sensors: Iterable[dg.SensorDefinition] = (),
 ) -> dg.Definitions:
-    """The Dagster definitions of `experiments`, with the store and registry under PRESS_HOME.
+    """The Dagster definitions of `experiments`, with the store and what is known of registries under PRESS_HOME.
 
     A run is one process: what takes long is done by worker processes, and a process for each step would only wait.
     """
@@ -43,7 +43,7 @@ def build_definitions(
     resources = {
         "store": store,
         "facts": KeptFacts(home, store),
-        "registry": LocalRegistry(home),
+        "registries": Registries(home),
         "compute": compute or LocalCompute(),
         "terminal": terminal or Terminal(),
         "turns": turns or Turns(home),

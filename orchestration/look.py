@@ -14,13 +14,13 @@ from pydantic import BaseModel
 from assets.experiment import Experiment, open_experiment
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import open_records
+from orchestration.registries import Registries
 from orchestration.reports import open_events
 from orchestration.restore import observe, restore_known
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
 from resources.errors import ConfigurationError
 from resources.home import press_home
-from resources.registry.local import LocalRegistry
 from resources.store.keys import Key
 from resources.store.store import Store
 
@@ -62,7 +62,7 @@ def look(home: Path, name: str) -> Look:
 
 def _plan(home: Path, experiment: Experiment) -> Plan:
     with open_records(home) as records:
-        return Planner(Store(home), LocalRegistry(home), records).plan(experiment)
+        return Planner(Store(home), Registries(home), records).plan(experiment)
 
 
 def _tell_dagster(home: Path, planned: Plan, restorable: set[str]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from assets.stage import Stage
 from orchestration.kept_facts import KeptFacts
 from orchestration.savings import Saving
+from resources.registry.registry import Version
 from resources.store.store import Entry
 
 
@@ -33,9 +34,14 @@ Value = str | int | float | Markdown | Table
 
 
 def metadata(
-    stage: Stage, kept: KeptFacts, entry: Entry, inputs: Mapping[str, str], saving: Saving
+    stage: Stage,
+    kept: KeptFacts,
+    entry: Entry,
+    inputs: Mapping[str, str],
+    saving: Saving,
+    version: Version | None = None,
 ) -> dict[str, Value]:
-    """Metadata of one materialization, the same whether its artifact was computed or found."""
+    """Metadata of one materialization, the same whether its artifact was computed or found, and what it registered."""
     facts = kept.facts(stage, entry.digest)
     ingredients = sorted(entry.ingredients.items())
     shown: dict[str, Value] = {
@@ -51,9 +57,20 @@ def metadata(
         **facts.numbers,
         **{name: _table(rows) for name, rows in facts.tables.items()},
     }
+    if version:
+        shown |= _registered(version)
     for name, png in facts.plots.items():
         shown[name] = Markdown(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
     return shown | {name: Markdown(text) for name, text in facts.texts.items()}
+
+
+def _registered(version: Version) -> dict[str, Value]:
+    shown: dict[str, Value] = {
+        "version": version.version,
+        "registered at": version.registered_at,
+        "tags": _table([{"tag": name, "value": value} for name, value in sorted(version.tags.items())]),
+    }
+    return shown | ({"page": Markdown(f"[{version.name}:{version.version}]({version.page})")} if version.page else {})
 
 
 def _table(rows: list[dict[str, Any]]) -> Table:

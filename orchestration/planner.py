@@ -11,7 +11,7 @@ from assets.recipes import open_sources, open_stages
 from assets.stage import Source, Stage
 from orchestration.explanation import Reason, changed_ingredients
 from orchestration.recorded import History, Recorded, Records
-from resources.registry.registry import Registry
+from orchestration.registries import Registries
 from resources.store.keys import Key
 from resources.store.store import Entry, Store
 
@@ -64,11 +64,11 @@ class Plan:
 
 
 class Planner:
-    """Plans experiments against what the store holds, the registry knows and Dagster recorded."""
+    """Plans experiments against what the store holds, the registries know and Dagster recorded."""
 
-    def __init__(self, store: Store, registry: Registry, records: Records) -> None:
+    def __init__(self, store: Store, registries: Registries, records: Records) -> None:
         self._store = store
-        self._registry = registry
+        self._registries = registries
         self._records = records
 
     def plan(self, experiment: Experiment, force: Iterable[str] = (), history: History | None = None) -> Plan:
@@ -105,7 +105,7 @@ class Planner:
         entry = self._store.find(Key(ingredients))
         if entry is None:
             return self._plan_run(stage, ingredients, known, sources, recorded)
-        if _is_fresh(Key(own).id, entry, known, recorded) and stage.is_published(known, self._registry):
+        if _is_fresh(Key(own).id, entry, known, recorded) and self._registries.is_published(stage, known):
             return StagePlan(stage, "fresh", (), None, known, entry)
         reasons = self._reasons(stage, ingredients, recorded, sources) or _record_behind(recorded, entry, known)
         return StagePlan(stage, "restore", reasons, None, known, entry)

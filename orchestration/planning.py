@@ -8,10 +8,10 @@ from pathlib import Path
 from assets.experiment import Experiment, list_experiments, open_experiment
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import open_records
+from orchestration.registries import Registries
 from orchestration.reports import open_events
 from orchestration.restore import observe
 from resources.errors import ConfigurationError
-from resources.registry.local import LocalRegistry
 from resources.store.store import Store
 
 
@@ -19,7 +19,7 @@ def plan_one(home: Path, name: str) -> Plan:
     """The plan of the experiment `name`; a mistake in its file is a ConfigurationError."""
     experiment = open_experiment(name)
     with open_records(home) as records:
-        planned = Planner(Store(home), LocalRegistry(home), records).plan(experiment)
+        planned = Planner(Store(home), Registries(home), records).plan(experiment)
     _observe(home, [planned])
     return planned
 
@@ -35,7 +35,7 @@ def plan_all(home: Path) -> tuple[list[Plan], dict[str, ConfigurationError]]:
         except ConfigurationError as mistake:
             mistakes[name] = mistake
     with open_records(home) as records:
-        planner = Planner(Store(home), LocalRegistry(home), records)
+        planner = Planner(Store(home), Registries(home), records)
         histories = records.histories(experiment.name for experiment in opened)
         for experiment in opened:
             try:

@@ -8,10 +8,10 @@ from pathlib import Path
 from orchestration.kept_facts import KeptFacts
 from orchestration.metadata import metadata
 from orchestration.planner import Plan
+from orchestration.registries import Registries
 from orchestration.reports import Events, report_observations, report_restored
 from orchestration.savings import Savings, saving
 from orchestration.terminal import Terminal
-from resources.registry.local import LocalRegistry
 from resources.store.store import Store
 
 
@@ -22,7 +22,7 @@ def observe(planned: Plan, events: Events) -> None:
 
 def restore_known(planned: Plan, wanted: set[str], home: Path, events: Events, terminal: Terminal) -> list[str]:
     """Restore what the store holds; returns the names of the stages that need a run."""
-    store, registry, savings = Store(home), LocalRegistry(home), Savings(home)
+    store, registries, savings = Store(home), Registries(home), Savings(home)
     kept = KeptFacts(home, store)
     pending: list[str] = []
     for one in planned.stages:
@@ -33,9 +33,9 @@ def restore_known(planned: Plan, wanted: set[str], home: Path, events: Events, t
             pending.append(name)
             continue
         began = time.monotonic()
-        one.stage.publish(store.open(one.entry.digest), one.inputs, registry)
+        version = registries.publish(one.stage, store.open(one.entry.digest), one.inputs)
         saved = saving(store, planned.experiment.name, name, "restored", time.monotonic() - began, one.entry)
-        shown = metadata(one.stage, kept, one.entry, one.inputs, saved)
+        shown = metadata(one.stage, kept, one.entry, one.inputs, saved, version)
         report_restored(events, one.stage, one.entry, one.inputs, shown)
         savings.add([saved])
         terminal.stage_finished(saved, one.entry.digest)

@@ -15,6 +15,7 @@ from assets.stage import Attempt, Recipe, Source, Stage
 from orchestration.history import InstanceEvents, InstanceRecords, asset_key, dagster_metadata, group_name
 from orchestration.interrupted import name_process
 from orchestration.metadata import metadata
+from orchestration.registries import Registries
 from orchestration.reports import report_observations, version_tags
 from orchestration.savings import saving
 from orchestration.terminal import Terminal
@@ -22,7 +23,6 @@ from orchestration.turns import Turns
 from resources.compute import Compute, Request
 from resources.errors import PressError
 from resources.progress import Progress
-from resources.registry.registry import Registry
 from resources.store.store import Store
 
 KINDS = {
@@ -49,7 +49,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         description=(type(stage).__doc__ or "").strip(),
         kinds=KINDS[stage.name],
         pool="gpu" if stage.name in GPU_STAGES else None,
-        required_resource_keys={"store", "registry", "compute", "terminal", "turns", "savings", "facts"},
+        required_resource_keys={"store", "registries", "compute", "terminal", "turns", "savings", "facts"},
     )
     def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         name_process(context.instance, context.run)
@@ -108,12 +108,12 @@ def _materialize(
     context: dg.AssetExecutionContext, stage: Stage, inputs: Mapping[str, str]
 ) -> dg.MaterializeResult[Any]:
     store: Store = context.resources.store
-    registry: Registry = context.resources.registry
+    registries: Registries = context.resources.registries
     terminal: Terminal = context.resources.terminal
     terminal.stage_started(stage.name)
     try:
         built = _builder(context, stage.experiment, terminal.is_forced(stage.name)).build(stage, inputs)
-        stage.publish(store.open(built.entry.digest), inputs, registry)
+        version = registries.publish(stage, store.open(built.entry.digest), inputs)
     except PressError as error:
         terminal.stage_failed(stage.name, error, blocked=isinstance(error, GateError))
         raise dg.Failure(str(error), allow_retries=False) from error
@@ -123,7 +123,7 @@ def _materialize(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(built.entry.digest),
         tags=version_tags(stage, built.entry, inputs, built.outcome),
-        metadata=dagster_metadata(metadata(stage, context.resources.facts, built.entry, inputs, saved)),
+        metadata=dagster_metadata(metadata(stage, context.resources.facts, built.entry, inputs, saved, version)),
     )
 
 

@@ -15,12 +15,12 @@ from assets.recipes import open_sources
 from assets.stage import Attempt, Recipe
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import SqliteRecords
+from orchestration.registries import Registries
 from orchestration.reports import open_events
 from orchestration.restore import observe, restore_known
 from orchestration.terminal import Terminal
 from resources.calibration_text import PYTHON_DOCS, read
 from resources.progress import RecordedProgress
-from resources.registry.local import LocalRegistry
 from resources.store.store import Store
 from tests.orchestration.cases import Case
 from tests.orchestration.mutations import MUTATIONS, STAGES, case_name
@@ -75,7 +75,7 @@ def create_mutated_project(finished: Project, base_model: Path, root: Path) -> M
 
 
 def _plan(project: Project, name: str) -> Plan:
-    planner = Planner(Store(project.home), LocalRegistry(project.home), SqliteRecords(project.home))
+    planner = Planner(Store(project.home), Registries(project.home), SqliteRecords(project.home))
     return planner.plan(_experiment(project, name))
 
 

