@@ -10,7 +10,8 @@ from assets.experiment import Experiment
 from assets.recipes import STAGE_NAMES
 from orchestration.experiment_assets import build_definitions
 from orchestration.history import asset_key, open_instance
-from orchestration.interrupted import close_interrupted_runs, process_tags
+from orchestration.interrupted import close_interrupted_runs
+from orchestration.run_processes import process_tags
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
 from resources.compute import LocalCompute

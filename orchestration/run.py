@@ -15,6 +15,7 @@ from orchestration.recorded import open_records
 from orchestration.registries import Registries
 from orchestration.reports import open_events
 from orchestration.restore import observe, restore_known
+from orchestration.run_processes import has_interrupted_run
 from orchestration.savings import Saving, Savings, saving
 from orchestration.terminal import StageOutcome, Terminal
 from orchestration.turns import Turns
@@ -87,6 +88,7 @@ def run(
         with open_records(home) as records:
             planned = Planner(Store(home), Registries(home), records).plan(experiment, force)
         _report_fresh(planned, wanted, home, terminal)
+        _check_registry(planned, wanted, home)
         pending: list[str] = []
         if not planned.is_observed or any(name not in terminal.outcomes for name in wanted):
             with open_events(home) as events:
@@ -96,6 +98,10 @@ def run(
             from orchestration.materialization import materialize
 
             materialize(experiment, pending, home, turns, terminal, show_bars)
+        elif has_interrupted_run(home):
+            from orchestration.interrupted import close_interrupted_runs_under
+
+            close_interrupted_runs_under(home)
     _complete(planned, terminal)
     outcomes = tuple(terminal.outcomes[name] for name in STAGE_NAMES)
     return RunReport(experiment.name, time.monotonic() - started, outcomes)
@@ -114,6 +120,13 @@ def _report_fresh(planned: Plan, wanted: set[str], home: Path, terminal: Termina
             store.use(one.entry.digest)
             terminal.stage_finished(savings[-1], one.entry.digest)
     Savings(home).add(savings)
+
+
+def _check_registry(planned: Plan, wanted: set[str], home: Path) -> None:
+    """Ask, before anything runs, whether what is to be registered can be."""
+    for one in planned.stages:
+        if one.stage.registers and one.stage.name in wanted and one.status in ("run", "maybe", "restore"):
+            Registries(home).check(planned.experiment)
 
 
 def _complete(planned: Plan, terminal: Terminal) -> None:

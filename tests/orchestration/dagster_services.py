@@ -24,6 +24,7 @@ WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
 # The same definitions with sensors that look every second instead of every half minute.
 QUICK_WORKSPACE = Path(__file__).resolve().parent / "quick_workspace.yaml"
 REPOSITORY = {"repositoryLocationName": "olive-press", "repositoryName": "__repository__"}
+DATA_VERSION, OUTCOME = "dagster/data_version", "press/outcome"
 ENDED = ("SUCCESS", "FAILURE", "CANCELED")
 
 LAUNCH = """mutation Launch($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
@@ -33,9 +34,12 @@ BACKFILL = """mutation Backfill($params: LaunchBackfillParams!) { launchPartitio
   __typename ... on LaunchBackfillSuccess { backfillId } ... on PythonError { message } } }"""
 BACKFILL_STATUS = """query Status($id: String!) { partitionBackfillOrError(backfillId: $id) {
   ... on PartitionBackfill { status error { message } runs { runId } } } }"""
-RUN = """query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status
-  stepStats { stepKey startTime endTime } } } }"""
-RUNS = "query Runs { runsOrError { ... on Runs { results { runId status tags { key value } } } } }"
+RUN = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
+EVENTS = """query Events($id: ID!) { logsForRun(runId: $id) { ... on EventConnection { events { __typename
+  ... on MessageEvent { message timestamp } ... on MaterializationEvent { assetKey { path } tags { key value } }
+  ... on ExecutionStepFailureEvent { failureMetadata { description } } } } } }"""
+RUNS = """query Runs($filter: RunsFilter!) { runsOrError(filter: $filter) { ... on Runs {
+  results { runId status tags { key value } } } } }"""
 NODES = """query Nodes($keys: [AssetKeyInput!]!) { assetNodes(assetKeys: $keys) { assetKey { path } staleStatus
   assetMaterializations(limit: 1) { runId tags { key value }
     metadataEntries { __typename label ... on TextMetadataEntry { text } ... on FloatMetadataEntry { floatValue }
@@ -47,13 +51,15 @@ RELOAD = """mutation Reload($name: String!) { reloadRepositoryLocation(repositor
 START = """mutation Start($selector: SensorSelector!) { startSensor(sensorSelector: $selector) {
   __typename ... on Sensor { sensorState { id selectorId status } } ... on PythonError { message } } }"""
 STOP = """mutation Stop($id: String) { stopSensor(id: $id) { __typename ... on PythonError { message } } }"""
+TERMINATE = """mutation Terminate($id: String!) { terminateRun(runId: $id) {
+  __typename ... on TerminateRunFailure { message } ... on PythonError { message } } }"""
 TICKS = """query Ticks($selector: SensorSelector!) { sensorOrError(sensorSelector: $selector) { ... on Sensor {
   minIntervalSeconds sensorState { id status
     ticks(limit: 200) { tickId status skipReason runIds timestamp error { message } } } } } }"""
 
 
 class Dagster:
-    """A running webserver, asked about the experiment `tiny` unless another is named."""
+    """A running webserver and the process that started it; asked about `tiny` unless another experiment is named."""
 
     def __init__(self, url: str, process: subprocess.Popen[bytes]) -> None:
         self.url = url
@@ -75,30 +81,54 @@ class Dagster:
         assert launched["__typename"] == "LaunchRunSuccess", launched
         return launched["run"]["runId"]
 
-    def end(self, run: str) -> dict[str, Any]:
-        """Wait for the end of a run; its status and the times of its steps."""
-        return self.wait(lambda: (found := self.run(run))["status"] in ENDED and found, f"run {run} did not end")
+    def end(self, run: str) -> str:
+        """Wait for the end of a run; its status."""
 
-    def run(self, run: str) -> dict[str, Any]:
-        return self.ask(RUN, id=run)["runOrError"]
+        def ended() -> str | None:
+            status = self.ask(RUN, id=run)["runOrError"]["status"]
+            return status if status in ENDED else None
 
-    def runs(self) -> list[dict[str, Any]]:
-        """Every run, newest first, with its tags."""
-        found = self.ask(RUNS)["runsOrError"]["results"]
-        return [run | {"tags": {tag["key"]: tag["value"] for tag in run["tags"]}} for run in found]
+        return self.wait(ended, f"run {run} did not end")
 
-    def materialize(self, *stages: str) -> str:
+    def terminate(self, run: str) -> str:
+        """End a run as the UI's Terminate does; its status then."""
+        answer = self.ask(TERMINATE, id=run)["terminateRun"]
+        assert answer["__typename"] == "TerminateRunSuccess", answer
+        return self.end(run)
+
+    def events(self, run: str, kind: str) -> list[dict[str, Any]]:
+        """The events of one GraphQL type that a run left, in order."""
+        return [event for event in self.ask(EVENTS, id=run)["logsForRun"]["events"] if event["__typename"] == kind]
+
+    def outcomes(self, run: str) -> dict[str, str]:
+        """Stage → what became of it in a run."""
+        made = self.events(run, "MaterializationEvent")
+        return {event["assetKey"]["path"][1]: _tags(event)["press/outcome"] for event in made}
+
+    def failures(self, run: str) -> list[str]:
+        """What the failed stages of a run said."""
+        return [event["failureMetadata"]["description"] for event in self.events(run, "ExecutionStepFailureEvent")]
+
+    def sensor_runs(self, sensor: str) -> list[dict[str, Any]]:
+        """The runs that a sensor requested, newest first, with their tags."""
+        filters = {"tags": [{"key": "dagster/sensor_name", "value": sensor}]}
+        return [run | {"tags": _tags(run)} for run in self.ask(RUNS, filter=filters)["runsOrError"]["results"]]
+
+    def materialize(self, *stages: str, experiment: str = "tiny") -> str:
         """Run `stages` to the end; returns the run's status."""
-        return self.end(self.launch(*stages))["status"]
+        return self.end(self.launch(*stages, experiment=experiment))
 
-    def backfill(self, *stages: str) -> list[str]:
-        """Launch a backfill of `stages` and wait for its end; returns the ids of its runs."""
-        keys = [{"path": ["tiny", stage]} for stage in stages]
+    def launch_backfill(self, *stages: str, experiment: str = "tiny") -> str:
+        """Launch a backfill of `stages`; returns its id."""
+        keys = [{"path": [experiment, stage]} for stage in stages]
         launched = self.ask(BACKFILL, params={"assetSelection": keys, "allPartitions": True})
-        identity = launched["launchPartitionBackfill"]["backfillId"]
+        return launched["launchPartitionBackfill"]["backfillId"]
+
+    def end_backfill(self, backfill: str) -> list[str]:
+        """Wait until a backfill has succeeded; returns the ids of its runs."""
 
         def ended() -> dict[str, Any] | None:
-            found = self.ask(BACKFILL_STATUS, id=identity)["partitionBackfillOrError"]
+            found = self.ask(BACKFILL_STATUS, id=backfill)["partitionBackfillOrError"]
             assert found["error"] is None, found
             return found if found["status"].startswith(("COMPLETED", "FAILED", "CANCELED")) else None
 
@@ -111,25 +141,25 @@ class Dagster:
         entry = self.ask(RELOAD, name="olive-press")["reloadRepositoryLocation"]["locationOrLoadError"]
         return entry.get("message", "")
 
-    def nodes(self) -> dict[str, dict[str, Any]]:
-        keys = [{"path": ["tiny", stage]} for stage in STAGES]
-        return {node["assetKey"]["path"][1]: node for node in self.ask(NODES, keys=keys)["assetNodes"]}
+    def nodes(self, experiment: str = "tiny") -> dict[str, dict[str, Any]]:
+        """Stage → its mark and latest materialization."""
+        keys = [{"path": [experiment, stage]} for stage in STAGES]
+        found = {node["assetKey"]["path"][1]: node for node in self.ask(NODES, keys=keys)["assetNodes"]}
+        return {stage: found[stage] for stage in STAGES}
 
-    def marks(self) -> dict[str, str]:
+    def marks(self, experiment: str = "tiny") -> dict[str, str]:
         """Stage → FRESH, STALE or MISSING, which the UI shows as Unsynced marks."""
-        return {stage: node["staleStatus"] for stage, node in self.nodes().items()}
+        return {stage: node["staleStatus"] for stage, node in self.nodes(experiment).items()}
 
-    def data_versions(self) -> dict[str, str]:
-        """Stage → data version of its latest materialization."""
-        return {stage: _tags(node["assetMaterializations"][0])["dagster/data_version"] for stage, node in self._made()}
+    def told(self, tag: str, experiment: str = "tiny") -> dict[str, str]:
+        """Stage → this tag of its latest materialization."""
+        made = {stage: node["assetMaterializations"] for stage, node in self.nodes(experiment).items()}
+        return {stage: _tags(events[0])[tag] for stage, events in made.items() if events}
 
-    def outcomes(self) -> dict[str, str]:
-        """Stage → the outcome that its latest materialization tells."""
-        return {stage: _tags(node["assetMaterializations"][0])["press/outcome"] for stage, node in self._made()}
-
-    def makers(self) -> dict[str, str]:
+    def makers(self, experiment: str = "tiny") -> dict[str, str]:
         """Stage → the run of its latest materialization, empty where it was restored without one."""
-        return {stage: node["assetMaterializations"][0]["runId"] for stage, node in self._made()}
+        made = {stage: node["assetMaterializations"] for stage, node in self.nodes(experiment).items()}
+        return {stage: events[0]["runId"] for stage, events in made.items() if events}
 
     def observed(self, source: str) -> str:
         """The data version of `source` that was observed last."""
@@ -160,9 +190,6 @@ class Dagster:
             time.sleep(0.3)
         raise AssertionError(otherwise)
 
-    def _made(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        return ((stage, node) for stage, node in self.nodes().items() if node["assetMaterializations"])
-
 
 def _tags(event: dict[str, Any]) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in event["tags"]}
@@ -176,11 +203,11 @@ def free_port() -> int:
 
 @contextmanager
 def webserver(project: Project, folder: Path, workspace: Path = WORKSPACE) -> Iterator[Dagster]:
-    """The webserver alone, without a daemon; its log lies in `folder`."""
+    """The webserver alone, without a daemon, on the code beside `workspace`; its log lies in `folder`."""
     port = free_port()
     command = [_script("dagster-webserver"), "-w", str(workspace), "-h", "127.0.0.1", "-p", str(port)]
-    with _service(command, project, folder, port) as dagster:
-        yield dagster
+    with _service(command, project, folder, port) as server:
+        yield server
 
 
 @contextmanager
@@ -188,16 +215,16 @@ def webserver_and_daemon(project: Project, folder: Path) -> Iterator[Dagster]:
     """Webserver and daemon over sensors that look every second."""
     port = free_port()
     command = [_script("dagster"), "dev", "-w", str(QUICK_WORKSPACE), "-h", "127.0.0.1", "-p", str(port)]
-    with _service(command, project, folder, port) as dagster:
-        yield dagster
+    with _service(command, project, folder, port) as server:
+        yield server
 
 
 @contextmanager
 def press_dev(project: Project, folder: Path) -> Iterator[Dagster]:
     """What a user gets from press dev."""
     port = free_port()
-    with _service([_script("press"), "dev", "--port", str(port)], project, folder, port) as dagster:
-        yield dagster
+    with _service([_script("press"), "dev", "--port", str(port)], project, folder, port) as server:
+        yield server
 
 
 @contextmanager
@@ -221,13 +248,13 @@ def _service(command: list[str], project: Project, folder: Path, port: int) -> I
             raise
 
 
-def _answering(dagster: Dagster, log: Path) -> Dagster:
+def _answering(server: Dagster, log: Path) -> Dagster:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
-        assert dagster.process.poll() is None, log.read_text()
+        assert server.process.poll() is None, log.read_text()
         try:
-            if "nodes" in dagster.ask("{ assetNodes { id } nodes: version }"):
-                return dagster
+            if "nodes" in server.ask("{ assetNodes { id } nodes: version }"):
+                return server
         except (urllib.error.URLError, ConnectionError):
             time.sleep(0.3)
     raise AssertionError(f"no answer: {log.read_text()}")

@@ -1,123 +1,72 @@
-"""The real webserver and its GraphQL: the same artifacts as press run, with metadata; one asset alone, too."""
+"""The real webserver, asked as the UI asks: whatever is materialized there ends in the state of press run."""
 
 from __future__ import annotations
 
 import json
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
+import shutil
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 import pytest
 
-from orchestration.history import dagster_home
-from tests.project import Project
+from orchestration.recorded import SqliteRecords
+from tests.orchestration.dagster_services import DATA_VERSION, OUTCOME, STAGES, Dagster, webserver
+from tests.project import Project, tiny_rows
 
-STAGES = ["dataset", "awq_model", "lora_adapter", "onnx_model", "eval_report", "registered_model"]
-WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
-
-LAUNCH = """mutation Launch($params: ExecutionParams!) { launchPipelineExecution(executionParams: $params) {
-  __typename ... on LaunchRunSuccess { run { runId } } ... on PythonError { message }
-  ... on RunConfigValidationInvalid { errors { message } } } }"""
-RUN = "query Run($id: ID!) { runOrError(runId: $id) { ... on Run { status } } }"
-NODES = """query Nodes($keys: [AssetKeyInput!]!) { assetNodes(assetKeys: $keys) { assetKey { path } staleStatus
-  assetMaterializations(limit: 1) { runId tags { key value }
-    metadataEntries { __typename label ... on FloatMetadataEntry { floatValue }
-      ... on IntMetadataEntry { intValue } } } } }"""
+ALL_FRESH = dict.fromkeys(STAGES, "FRESH")
 
 
-class Webserver:
-    """A running dagster-webserver on a free port of 127.0.0.1."""
+@dataclass(frozen=True)
+class Served:
+    """A project, at first as `press run tiny` left it, and its webserver; `unmade` is like `tiny` but never ran."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    project: Project
+    server: Dagster
 
-    def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        body = json.dumps({"query": query, "variables": variables}).encode()
-        request = urllib.request.Request(self.url, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            document = json.load(answer)
-        assert "errors" not in document, document["errors"]
-        return document["data"]
-
-    def materialize(self, *stages: str) -> str:
-        """Launch a run of `stages` and wait for its end; returns its status."""
-        selector = {
-            "repositoryLocationName": "olive-press", "repositoryName": "__repository__", "pipelineName": "__ASSET_JOB",
-            "assetSelection": [{"path": ["tiny", stage]} for stage in stages], "assetCheckSelection": [],
-        }  # fmt: skip
-        launched = self.ask(LAUNCH, params={"selector": selector, "mode": "default"})["launchPipelineExecution"]
-        assert launched["__typename"] == "LaunchRunSuccess", launched
-        deadline = time.monotonic() + 300
-        while time.monotonic() < deadline:
-            status = self.ask(RUN, id=launched["run"]["runId"])["runOrError"]["status"]
-            if status in ("SUCCESS", "FAILURE", "CANCELED"):
-                return status
-            time.sleep(0.5)
-        raise AssertionError("the run did not end")
-
-    def nodes(self) -> dict[str, dict[str, Any]]:
-        keys = [{"path": ["tiny", stage]} for stage in STAGES]
-        return {node["assetKey"]["path"][1]: node for node in self.ask(NODES, keys=keys)["assetNodes"]}
-
-    def data_versions(self) -> dict[str, str]:
-        """Stage → data version of its latest materialization."""
-        return {
-            stage: {tag["key"]: tag["value"] for tag in node["assetMaterializations"][0]["tags"]}[
-                "dagster/data_version"
-            ]
-            for stage, node in self.nodes().items()
-        }
+    def statuses(self) -> dict[str, str]:
+        """Stage → what the planner says of it."""
+        return {stage: planned["status"] for stage, planned in self.project.plan().items()}
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.fixture(scope="module")
+def served(finished_project, tmp_path_factory) -> Iterator[Served]:
+    folder = tmp_path_factory.mktemp("served")
+    shutil.copytree(finished_project.root, folder / "project", symlinks=True)
+    project = Project(folder / "project")
+    experiments = project.root / "experiments"
+    shutil.copy(experiments / "tiny.yaml", experiments / "unmade.yaml")
+    with webserver(project, folder) as server:
+        yield Served(project, server)
 
 
-def start_webserver(project: Project, folder: Path) -> tuple[subprocess.Popen[bytes], Webserver]:
-    """A webserver started from `folder`, which answers."""
-    port = free_port()
-    environment = project.environment | {"DAGSTER_HOME": str(dagster_home(project.home)), "PYTHONWARNINGS": "ignore"}
-    command = [str(Path(sys.executable).parent / "dagster-webserver"), "-w", str(WORKSPACE)]
-    log = (folder / "webserver.log").open("wb")
-    process = subprocess.Popen(
-        [*command, "-h", "127.0.0.1", "-p", str(port)], env=environment, cwd=folder, stdout=log, stderr=log
-    )
-    server = Webserver(f"http://127.0.0.1:{port}/graphql")
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        assert process.poll() is None, (folder / "webserver.log").read_text()
-        try:
-            server.ask("{ version }")
-            return process, server
-        except (urllib.error.URLError, ConnectionError):
-            time.sleep(0.3)
-    raise AssertionError("the webserver did not answer")
+def reformat_rows(project: Project) -> None:
+    """Write the same rows as other bytes."""
+    rows = [json.dumps(dict(reversed(row.items())), separators=(" , ", " : ")) for row in tiny_rows()]
+    project.data.write_bytes("\r\n".join(rows).encode() + b"\r\n\r\n")
 
 
-@pytest.fixture
-def webserver(project, tmp_path) -> Iterator[Webserver]:
-    process, server = start_webserver(project, tmp_path)
-    yield server
-    process.send_signal(signal.SIGINT)
-    process.wait(timeout=60)
+def test_stage_without_its_inputs_fails_with_what_to_do(served):
+    run = served.server.launch("lora_adapter", experiment="unmade")
+    assert served.server.end(run) == "FAILURE"
+    [failure] = served.server.failures(run)
+    assert "was never materialized. Materialize" in failure
+    assert served.server.materialize("dataset", experiment="unmade") == "SUCCESS"
 
 
-def test_all_six_from_the_webserver_give_what_press_run_gave(project, webserver):
-    before = webserver.data_versions()
-    assert webserver.materialize(*STAGES) == "SUCCESS"
-    assert webserver.data_versions() == before
-    nodes = webserver.nodes()
-    assert {stage: node["staleStatus"] for stage, node in nodes.items()} == dict.fromkeys(STAGES, "FRESH")
-    assert set(project.run().values()) == {"fresh"}
+def test_all_six_at_once_compute_what_changed_and_reuse_the_rest(served):
+    before = served.server.told(DATA_VERSION)
+    reformat_rows(served.project)
+    run = served.server.launch(*STAGES)
+    assert served.server.end(run) == "SUCCESS"
+    assert served.server.makers() == dict.fromkeys(STAGES, run)
+    assert served.server.told(OUTCOME) == dict.fromkeys(STAGES, "reused") | {"dataset": "computed"}
+    assert served.server.told(DATA_VERSION) == before
+    assert served.server.marks() == ALL_FRESH
+    assert set(served.statuses().values()) == {"fresh"}
+
+
+def test_every_materialization_shows_its_numbers_tables_and_plots(served):
+    nodes = served.server.nodes()
     for stage, node in nodes.items():
         entries = {entry["label"]: entry for entry in node["assetMaterializations"][0]["metadataEntries"]}
         assert {"outcome", "inputs", "key", "seconds"} <= entries.keys()
@@ -127,20 +76,37 @@ def test_all_six_from_the_webserver_give_what_press_run_gave(project, webserver)
     assert {"TableMetadataEntry", "MarkdownMetadataEntry"} <= kinds
 
 
-def test_changed_stage_alone_matches_press_run(project, webserver):
-    project.edit("lora_adapter", seed=1)
-    assert webserver.materialize("lora_adapter", "onnx_model", "eval_report", "registered_model") == "SUCCESS"
-    assert set(project.run().values()) == {"fresh"}
+def test_materialize_unsynced_wave_by_wave_ends_as_press_run_of_a_copy(served, tmp_path):
+    shutil.copytree(served.project.root, tmp_path / "copy", symlinks=True)
+    copy = Project(tmp_path / "copy")
+    for project in (served.project, copy):
+        project.edit("onnx_model", adapter="renamed")
+    assert served.server.reload() == ""
+    waves: list[list[str]] = []
+    while unsynced := [stage for stage, mark in served.server.marks().items() if mark != "FRESH"]:
+        waves.append(unsynced)
+        assert served.server.materialize(*unsynced) == "SUCCESS"
+    assert waves == [["onnx_model"], ["eval_report", "registered_model"]]
+    assert set(served.statuses().values()) == {"fresh"}
+    assert {stage for stage, outcome in copy.run().items() if outcome == "computed"} == {*waves[0], *waves[1]}
+    reproducible = STAGES[:4]  # an eval_report holds how fast the model answered
+    recorded = [SqliteRecords(project.home).histories(["tiny"])["tiny"].stages for project in (served.project, copy)]
+    made, copied = [{name: stages[name].data_version for name in reproducible} for stages in recorded]
+    assert made == copied
 
 
-def test_stage_without_its_inputs_fails_with_what_to_do(project, tmp_path, tiny_llama):
-    from tests.project import create_project
-
-    empty = create_project(tmp_path / "empty", tiny_llama)
-    process, server = start_webserver(empty, tmp_path)
-    try:
-        assert server.materialize("lora_adapter") == "FAILURE"
-        assert server.materialize("dataset") == "SUCCESS"
-    finally:
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=60)
+def test_runs_at_once_take_turns_and_compute_once(served):
+    """Two from the UI and a press run; the edit needs no reload, because every run reads the files itself."""
+    served.project.edit("lora_adapter", seed=1)
+    runs = [served.server.launch("lora_adapter") for _ in range(2)]
+    pressed = served.project.start("run", "tiny", "--select", "lora_adapter", "--json")
+    answer, error = pressed.communicate(timeout=300)
+    assert pressed.returncode == 0, error
+    assert [served.server.end(run) for run in runs] == ["SUCCESS", "SUCCESS"]
+    outcomes = [served.server.outcomes(run)["lora_adapter"] for run in runs]
+    outcomes += [stage["outcome"] for stage in json.loads(answer)["stages"] if stage["stage"] == "lora_adapter"]
+    assert outcomes.count("computed") == 1 and set(outcomes) <= {"computed", "reused", "fresh"}, outcomes
+    assert served.statuses()["lora_adapter"] == "fresh"
+    materialized = [float(served.server.events(run, "MaterializationEvent")[0]["timestamp"]) for run in runs]
+    ended = [float(served.server.events(run, "RunSuccessEvent")[0]["timestamp"]) for run in runs]
+    assert min(ended) <= max(materialized)
