@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from resources.progress import Progress
@@ -145,17 +146,17 @@ class _Collector:
         for digest in usage.stray_trees:
             with self._leases.take_if_free(tree_owner(digest)) as taken:
                 if taken:
-                    remove_tree(self._layout.tree(digest))
+                    self._remove(self._layout.tree(digest), self._layout.temporary_trees)
         for key_id in usage.finished:
             with self._leases.take_if_free(key_id) as taken:
                 if taken:
-                    self._remove_scratch(key_id)
+                    self._remove(self._layout.scratch(key_id), self._layout.temporary)
 
     def _free_scratch(self, item: Item) -> bool:
         with self._leases.take_if_free(item.name) as taken:
             if not taken or last_written_ns(self._layout.scratch(item.name)) != item.last_used_ns:
                 return False
-            self._remove_scratch(item.name)
+            self._remove(self._layout.scratch(item.name), self._layout.temporary)
         return True
 
     def _free_artifact(self, item: Item) -> bool:
@@ -163,7 +164,8 @@ class _Collector:
         with self._held(_owners(item)) as held:
             if not held or not self._remove_names(item):
                 return False
-            remove_tree(self._layout.tree(item.name))
+            if self._layout.tree(item.name).exists():
+                self._remove(self._layout.tree(item.name), self._layout.temporary_trees)
         return True
 
     def _remove_names(self, item: Item) -> bool:
@@ -185,10 +187,10 @@ class _Collector:
         with ExitStack() as stack:
             yield all([stack.enter_context(self._leases.take_if_free(owner)) for owner in owners])
 
-    def _remove_scratch(self, key_id: str) -> None:
-        """At once, because half of it would mislead the next attempt."""
-        make_folder(self._layout.temporary)
-        remove_tree(self._layout.scratch(key_id).rename(self._layout.temporary / f"{COMMIT}~{key_id}"))
+    def _remove(self, folder: Path, temporary: Path) -> None:
+        """Remove a tree or a scratch at once, because half of it would mislead."""
+        make_folder(temporary)
+        remove_tree(folder.rename(temporary / f"{COMMIT}~{folder.name}"))
 
     def _remove_blobs(self, names: Iterator[str] | Collection[str]) -> None:
         for name in names:

@@ -157,11 +157,12 @@ def _read_blobs(layout: Layout, contents: Contents, progress: Progress | None) -
     paths = [path for folder in items_of(layout.blobs) for path in (items_of(folder) if folder.is_dir() else [folder])]
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as threads:
         for done, (path, found) in enumerate(zip(paths, threads.map(blob_damage, paths), strict=True), start=1):
-            if found == GONE:
+            there = _size_now(path)
+            if found == GONE or there is None:
                 continue
-            contents.sizes[path.name] = path.lstat().st_size
+            contents.sizes[path.name] = there
             if found:
-                size, there = expected.get(path.name), contents.sizes[path.name]
+                size = expected.get(path.name)
                 reason = found if size in (None, there) else f"has {there} bytes instead of {size}"
                 _damage(layout, contents, "blob", path, reason, contents.artifacts_with(path.name))
             if progress is not None:
@@ -169,6 +170,13 @@ def _read_blobs(layout: Layout, contents: Contents, progress: Progress | None) -
     for sha256 in sorted(expected.keys() - contents.sizes.keys()):
         if not layout.blob(sha256).exists():
             _damage(layout, contents, "blob", layout.blob(sha256), MISSING, contents.artifacts_with(sha256))
+
+
+def _size_now(path: Path) -> int | None:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:
+        return None
 
 
 MISSING = "missing"
@@ -211,12 +219,25 @@ def _manifest_since(layout: Layout, digest: str) -> Manifest | None:
 
 def _damage_at_rest(layout: Layout, tree: Path, manifest: Manifest | None) -> str:
     """The same as `tree_damage`, for a tree that may be made anew or freed while it is read."""
+    reason = ""
     for _ in range(3):
+        before = _stamp(tree)
         try:
-            return tree_damage(layout, tree, manifest)
+            reason = tree_damage(layout, tree, manifest) if before else ""
         except FileNotFoundError:
-            continue
-    return "does not stay as it is"
+            reason = "does not stay as it is"
+        if not reason or _stamp(tree) == before:
+            break
+    return reason
+
+
+def _stamp(tree: Path) -> tuple[int, int] | None:
+    """Trees come and go by one rename, which changes this."""
+    try:
+        status = tree.lstat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_ctime_ns
 
 
 def tree_damage(layout: Layout, tree: Path, manifest: Manifest | None) -> str:
