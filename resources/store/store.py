@@ -96,16 +96,20 @@ class Store:
         if missing := self._blobs.missing(manifest.files):
             what = f"{len(missing)} of {len(manifest.files)} files are lost or damaged, first {missing[0].path}"
             raise StageError(f"artifact {digest[:12]}", what, "Run press store repair, then press run")
+        self.use(digest)
         try:
-            mark_used(self._layout.manifest(digest))
             with FullDisk(f"artifact {digest[:12]}", self._layout.root):
                 return self._trees.open(manifest)
         except FileNotFoundError as error:
-            raise StageError(f"artifact {digest[:12]}", "it was freed while it was opened", "Run press run") from error
+            raise _freed(digest) from error
 
     def use(self, digest: str) -> None:
-        """Let the artifact count as used now, as opening it does; `gc` frees what was used longest ago."""
-        mark_used(self._layout.manifest(digest))
+        """Let the artifact count as used now, as opening it does; a StageError when `gc` freed it."""
+        self._layout.check_version()
+        try:
+            mark_used(self._layout.manifest(digest))
+        except FileNotFoundError as error:
+            raise _freed(digest) from error
 
     def manifest(self, digest: str) -> Manifest:
         """The manifest of the artifact; a StageError when the store does not have it."""
@@ -221,6 +225,10 @@ class Store:
         if not self._layout.check_version():
             with self._leases.take("version"), self._leases.work_folder("version") as work:
                 write_durably(f"{VERSION}\n".encode(), self._layout.version, work)
+
+
+def _freed(digest: str) -> StageError:
+    return StageError(f"artifact {digest[:12]}", "it is not in the store any more", "Run press run")
 
 
 def _reused(entry: Entry, started: float) -> Built:

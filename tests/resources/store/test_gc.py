@@ -94,6 +94,15 @@ def test_opening_and_reusing_count_as_use(store):
     assert store.find(key_of("r")).digest == reused
 
 
+def test_use_counts_without_opening_and_says_when_there_is_nothing_left_to_use(home, store):
+    older, newer = add(store, "older", days=9), add(store, "newer", days=1)
+    store.use(older)
+    assert stages(store.gc(100, set())) == [newer]
+    assert not (home / "store" / "trees").exists()
+    with pytest.raises(StageError, match="not in the store any more"):
+        store.use(newer)
+
+
 def test_committing_what_is_there_under_another_key_counts_as_use(store):
     digest, other = add(store, "a", days=9), add(store, "other", days=1)
     store.build(key_of("same as a"), produces(of_size("a", 100)))

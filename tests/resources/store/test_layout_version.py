@@ -12,6 +12,7 @@ USES = {
     "find": lambda store: store.find(key_of("a")),
     "build": lambda store: store.build(key_of("a"), must_not_run),
     "open": lambda store: store.open("0" * 64),
+    "use": lambda store: store.use("0" * 64),
     "manifest": lambda store: store.manifest("0" * 64),
     "entry": lambda store: store.entry(key_of("a").id),
     "entries": lambda store: list(store.entries()),
