@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from resources.errors import ConfigurationError
 
@@ -94,16 +94,22 @@ class AwqModelSpec(Spec):
     seed: int = 0
 
 
+def _as_set(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Neither order nor repetition decides anything, so neither may enter a key."""
+    return tuple(sorted(set(names)))
+
+
 class LoraAdapterSpec(Spec):
     """LoRA (arXiv 2106.09685) trained on the AWQ weights, loss on the responses."""
 
     r: Annotated[int, Field(ge=1, le=512)] = 16
     alpha: Annotated[float, Field(gt=0, strict=False)] = 32.0
     dropout: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.0
-    target_modules: tuple[str, ...] = Field(
+    target_modules: Annotated[tuple[str, ...], AfterValidator(_as_set)] = Field(
         default=("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"),
         min_length=1,
         strict=False,
+        validate_default=True,
     )
     steps: Positive = 100
     batch_size: Positive = 8

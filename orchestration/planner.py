@@ -121,7 +121,8 @@ class Planner:
         failed = stage.failed_gates({name: self._store.open(known[name]) for name in stage.gate_inputs})
         if failed:
             gates = tuple(Reason(f"gate.{gate.name}", gate.measured, gate.threshold) for gate in failed)
-            return StagePlan(stage, "blocked", gates, None, known, None)
+            changed = self._reasons(stage, ingredients, recorded, sources) if recorded else ()
+            return StagePlan(stage, "blocked", (*gates, *changed), None, known, None)
         lost = recorded is not None and recorded.key_id == Key(ingredients).id
         reasons = self._reasons(stage, ingredients, recorded, sources)
         return StagePlan(stage, "run", reasons or _no_artifact(lost), None, known, None)

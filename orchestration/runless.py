@@ -63,7 +63,7 @@ class SqliteEvents:
     def _write(self, kind: str, asset: list[str], data: Document, data_version: str) -> None:
         now = time.time()
         event = _event(kind, data, now)
-        stamp = datetime.fromtimestamp(now, UTC).replace(tzinfo=None).isoformat(" ")
+        stamp = datetime.fromtimestamp(now, UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
         path = json.dumps(asset)
         row = ("", _text(event), kind, stamp, path)
         for file in self._files:

@@ -263,13 +263,12 @@ EXPERIMENT_FILE: dict[str, Mutation] = {
     ),
     "target modules in another order": Mutation(
         lambda case: case.set("lora_adapter.target_modules", list(reversed(DEFAULTS["target_modules"]))),
-        LORA_ADAPTER,
-        {"lora_adapter": {"spec.target_modules"}},
+        NOTHING,
     ),
     "a gate that fails": Mutation(
         setting("registered_model.gates.min_perplexity_drop", 0.99),
         BLOCKED,
-        {"registered_model": {"gate.min_perplexity_drop"}},
+        {"registered_model": {"gate.min_perplexity_drop", "spec.gates.min_perplexity_drop"}},
     ),
     "two gates that fail": Mutation(
         both(
@@ -277,7 +276,14 @@ EXPERIMENT_FILE: dict[str, Mutation] = {
             setting("registered_model.gates.max_kl_nats", 1e-12),
         ),
         BLOCKED,
-        {"registered_model": {"gate.min_perplexity_drop", "gate.max_kl_nats"}},
+        {
+            "registered_model": {
+                "gate.min_perplexity_drop",
+                "gate.max_kl_nats",
+                "spec.gates.min_perplexity_drop",
+                "spec.gates.max_kl_nats",
+            }
+        },
     ),
     "two stages changed": Mutation(
         both(setting("awq_model.seed", 7), setting("lora_adapter.seed", 7)),
