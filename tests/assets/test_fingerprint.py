@@ -19,7 +19,9 @@ DRIVING = (
     "resources.compute",
     "resources.gpu",
     "resources.home",
+    "resources.registry.azureml",
     "resources.registry.local",
+    "resources.registry.version_files",
 )
 
 
