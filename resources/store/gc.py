@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from resources.progress import Progress
+from resources.store.contents import stage_of
 from resources.store.durable import make_folder, remove_tree, sync_folder
 from resources.store.layout import Layout
 from resources.store.lease import COMMIT, Leases, tree_owner
 from resources.store.usage import Item, Usage, last_written_ns, read_usage
 from resources.store.use import hold_unused
-from resources.store.verification import stage_of
 
 # A modification time may lie this much before the moment that a clock told: the kernel counts in ticks.
 TICK = 0.1

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from resources.errors import ConfigurationError
 from resources.progress import Progress
+from resources.store.contents import MISSING, Contents, items_of, read_entry, stage_of
 from resources.store.digests import sha256_of
 from resources.store.durable import move_durably, remove_tree, sync_file, write_durably
 from resources.store.entry import Entry
@@ -17,16 +19,7 @@ from resources.store.lease import COMMIT, Leases
 from resources.store.manifest import FileRecord, Manifest
 from resources.store.sealing import SEALED_NS, mark_sealed
 from resources.store.trees import link_or_copy, names_below
-from resources.store.verification import (
-    MISSING,
-    Contents,
-    blob_damage,
-    items_of,
-    read_contents,
-    read_entry,
-    stage_of,
-    tree_damage,
-)
+from resources.store.verification import blob_damage, read_contents, tree_damage
 
 Damage = dict[str, Any]
 
@@ -147,7 +140,8 @@ class _Repairer:
         for path in items_of(self._layout.keys):
             spare = self._layout.spare_key(path.stem)
             if _entry_or_none(spare) != (entry := read_entry(path)):
-                write_durably(entry.to_json(), spare, self._work)
+                with suppress(OSError):  # a disk that is full has the key all the same
+                    write_durably(entry.to_json(), spare, self._work)
         for spare in items_of(self._layout.spare_keys):
             if not (self._layout.keys / spare.name).exists():
                 remove_tree(spare)

@@ -10,6 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,8 +69,9 @@ def _files_below(folder: Path, stage: str) -> Iterator[Path]:
 def _seal(path: Path, name: str, stage: str, layout: Layout) -> SealedFile:
     if path.lstat().st_nlink > 1:
         blob = layout.blob(sha256_of(path))
-        if blob.exists() and blob.samefile(path):
-            return SealedFile(path, FileRecord(name, path.stat().st_size, blob.name))
+        with suppress(FileNotFoundError):  # no blob, or one that gc frees at this moment
+            if blob.samefile(path):
+                return SealedFile(path, FileRecord(name, path.stat().st_size, blob.name))
         _make_own(path)
     mark_sealed(path)
     sync_file(path)

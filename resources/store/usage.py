@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Literal
 
 from resources.errors import StageError
+from resources.store.contents import Contents, items_of, read_index
 from resources.store.entry import Entry
 from resources.store.layout import Layout
 from resources.store.lease import COMMIT, Leases
 from resources.store.manifest import DIGEST
-from resources.store.verification import Contents, items_of, read_index
 
 
 @dataclass(frozen=True)

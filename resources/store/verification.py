@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from resources.errors import ConfigurationError
 from resources.progress import Progress
+from resources.store.contents import MISSING, Contents, items_of, note_damage, read_index
 from resources.store.digests import sha256_of
-from resources.store.entry import Entry
 from resources.store.layout import Layout
 from resources.store.manifest import DIGEST, Manifest
 from resources.store.trees import is_linked, names_below
@@ -31,34 +31,6 @@ class Verification:
     damaged: list[dict[str, Any]]
 
 
-@dataclass
-class Contents:
-    """All that can be read of a store, and the damage met on the way."""
-
-    entries: dict[str, Entry] = field(default_factory=dict)
-    manifests: dict[str, Manifest] = field(default_factory=dict)
-    lost: dict[str, Entry] = field(default_factory=dict)  # entries whose keys are missing, from the spare ones
-    sizes: dict[str, int] = field(default_factory=dict)  # of the blobs that are there
-    damaged: list[dict[str, Any]] = field(default_factory=list)
-
-    def stages_of(self, digests: set[str]) -> list[str]:
-        """The stages whose artifact is one of `digests`."""
-        entries = [*self.entries.values(), *self.lost.values()]
-        return sorted({stage_of(entry) for entry in entries if entry.digest in digests})
-
-    def artifacts_with(self, sha256: str) -> set[str]:
-        """The digests of the artifacts that hold the blob."""
-        return {
-            digest
-            for digest, manifest in self.manifests.items()
-            if any(record.sha256 == sha256 for record in manifest.files)
-        }
-
-
-def stage_of(entry: Entry) -> str:
-    return str(entry.ingredients.get("recipe", entry.key_id[:12]))
-
-
 def verify(layout: Layout, progress: Progress | None = None) -> Verification:
     """Read everything in the store again; changes nothing."""
     contents = read_contents(layout, progress)
@@ -73,16 +45,6 @@ def read_contents(layout: Layout, progress: Progress | None = None) -> Contents:
         _read_blobs(layout, contents, progress)
         _read_trees(layout, contents)
     contents.damaged = [item for item in contents.damaged if not _was_freed(layout, contents, item)]
-    return contents
-
-
-def read_index(layout: Layout) -> Contents:
-    """Every key and manifest, read again, and the damage met on the way."""
-    contents = Contents()
-    if layout.check_version():
-        _read_keys(layout, contents)
-        _read_manifests(layout, contents)
-        _read_spare_keys(layout, contents)
     return contents
 
 
@@ -102,56 +64,6 @@ def _was_freed(layout: Layout, contents: Contents, item: dict[str, Any]) -> bool
     return not any(layout.manifest(digest).exists() for digest in contents.artifacts_with(item["digest"]))
 
 
-def read_entry(path: Path) -> Entry:
-    """The entry in the file of a key; a ConfigurationError or OSError when there is none that can be used."""
-    entry = Entry.from_json(path.read_bytes(), path.stem)
-    entry.check_key()
-    return entry
-
-
-def _read_keys(layout: Layout, contents: Contents) -> None:
-    for path in items_of(layout.keys):
-        try:
-            contents.entries[path.stem] = read_entry(path)
-        except FileNotFoundError:
-            continue
-        except (ConfigurationError, OSError) as error:
-            _damage(layout, contents, "key", path, f"cannot be used: {error}", set())
-
-
-def _read_manifests(layout: Layout, contents: Contents) -> None:
-    for path in items_of(layout.manifests):
-        try:
-            manifest = Manifest.from_json(path.read_bytes())
-        except FileNotFoundError:
-            continue
-        except (ConfigurationError, OSError) as error:
-            _damage(layout, contents, "manifest", path, f"cannot be used: {error}", {path.stem})
-            continue
-        if manifest.digest == path.stem:
-            contents.manifests[path.stem] = manifest
-        else:
-            _damage(layout, contents, "manifest", path, "is not the one its name says", {path.stem})
-    for digest in sorted({entry.digest for entry in contents.entries.values()}):
-        if not layout.manifest(digest).exists():
-            _damage(layout, contents, "manifest", layout.manifest(digest), MISSING, {digest})
-
-
-def _read_spare_keys(layout: Layout, contents: Contents) -> None:
-    """A spare key whose key is missing tells that this was lost, as long as the artifact is there."""
-    for path in items_of(layout.spare_keys):
-        try:
-            entry = read_entry(path)
-        except FileNotFoundError:
-            continue
-        except (ConfigurationError, OSError) as error:
-            _damage(layout, contents, "spare_key", path, f"cannot be used: {error}", set())
-            continue
-        if entry.digest in contents.manifests and not os.path.lexists(layout.key(entry.key_id)):
-            contents.lost[entry.key_id] = entry
-            _damage(layout, contents, "key", layout.key(entry.key_id), MISSING, {entry.digest})
-
-
 def _read_blobs(layout: Layout, contents: Contents, progress: Progress | None) -> None:
     expected = {record.sha256: record.size for manifest in contents.manifests.values() for record in manifest.files}
     paths = [path for folder in items_of(layout.blobs) for path in (items_of(folder) if folder.is_dir() else [folder])]
@@ -164,12 +76,12 @@ def _read_blobs(layout: Layout, contents: Contents, progress: Progress | None) -
             if found:
                 size = expected.get(path.name)
                 reason = found if size in (None, there) else f"has {there} bytes instead of {size}"
-                _damage(layout, contents, "blob", path, reason, contents.artifacts_with(path.name))
+                note_damage(layout, contents, "blob", path, reason, contents.artifacts_with(path.name))
             if progress is not None:
                 progress.step("verify", done, len(paths))
     for sha256 in sorted(expected.keys() - contents.sizes.keys()):
         if not layout.blob(sha256).exists():
-            _damage(layout, contents, "blob", layout.blob(sha256), MISSING, contents.artifacts_with(sha256))
+            note_damage(layout, contents, "blob", layout.blob(sha256), MISSING, contents.artifacts_with(sha256))
 
 
 def _size_now(path: Path) -> int | None:
@@ -179,7 +91,6 @@ def _size_now(path: Path) -> int | None:
         return None
 
 
-MISSING = "missing"
 GONE = "gone"  # removed since the folder was listed
 
 
@@ -205,7 +116,7 @@ def _read_trees(layout: Layout, contents: Contents) -> None:
             continue  # left over by a killed gc: nothing leads to it, and the next gc frees it
         if reason := _damage_at_rest(layout, tree, manifest):
             # A tree is made anew when it is opened: no stage loses anything by it.
-            _damage(layout, contents, "tree", tree, reason, set())
+            note_damage(layout, contents, "tree", tree, reason, set())
 
 
 def _manifest_since(layout: Layout, digest: str) -> Manifest | None:
@@ -252,15 +163,3 @@ def tree_damage(layout: Layout, tree: Path, manifest: Manifest | None) -> str:
         if not linked and (path.is_symlink() or not path.is_file() or sha256_of(path) != record.sha256):
             return f"{record.path} was altered"
     return ""
-
-
-def items_of(folder: Path) -> list[Path]:
-    """What lies in the folder, sorted; nothing when there is no such folder."""
-    return sorted(folder.iterdir()) if folder.is_dir() else []
-
-
-def _damage(layout: Layout, contents: Contents, kind: str, path: Path, reason: str, artifacts: set[str]) -> None:
-    name = path.name if kind in ("blob", "tree") else path.stem
-    where = path.relative_to(layout.root).as_posix()
-    stages = contents.stages_of(artifacts)
-    contents.damaged.append({"kind": kind, "digest": name, "path": where, "reason": reason, "stages": stages})
