@@ -63,9 +63,9 @@ def _fill_press(tool: Press, workspace: Workspace) -> None:
     """Store the artifacts under every experiment's keys and record them, as press run does with what it finds there."""
     from orchestration.planner import Planner
     from orchestration.recorded import SqliteRecords
+    from orchestration.registries import Registries
     from orchestration.run import run
     from orchestration.terminal import Terminal
-    from orchestration.registries import Registries
     from resources.store.store import Store
 
     home, finished = tool.home_folder(workspace), tool.artifacts(workspace)
