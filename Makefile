@@ -8,13 +8,17 @@ export OLIVE_DISABLE_TELEMETRY := 1
 export OTEL_SDK_DISABLED := true
 export HF_HUB_DISABLE_TELEMETRY := 1
 
-.PHONY: run test dev check bench setup clean
+.PHONY: run test test-azure-live dev check bench setup clean
 
 run: setup
 	$(PRESS) run travel
 
 test: setup .venv/.installed-azurite
 	.venv/bin/pytest
+
+# Against the workspace that AZURE_SUBSCRIPTION_ID, AZURE_RESOURCE_GROUP and AZURE_ML_WORKSPACE name.
+test-azure-live: setup
+	.venv/bin/pytest tests/azure/live.py
 
 dev: setup
 	$(PRESS) dev

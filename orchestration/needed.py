@@ -11,6 +11,7 @@ from assets.experiment import list_experiments, open_experiment
 from assets.registered_model import RegisteredModel
 from orchestration.recorded import open_records
 from orchestration.turns import Turns
+from resources.registry.azureml import recorded_workspaces
 from resources.registry.local import LocalRegistry
 from resources.store.manifest import DIGEST
 from resources.store.store import Store
@@ -47,10 +48,9 @@ def hold_needed(home: Path, store: Store) -> Iterator[Needed]:
 
 def _registered(home: Path, store: Store) -> Iterator[str]:
     """The digests that versions of registered models name, their content and lineage, and their registrations."""
-    registry = LocalRegistry(home)
     contents: set[str] = set()
-    for name in registry.names():
-        for version in registry.versions(name):
+    for registry in (LocalRegistry(home), *recorded_workspaces(home)):
+        for version in (version for name in registry.names() for version in registry.versions(name)):
             contents.add(version.digest)
             yield from (value for value in version.tags.values() if DIGEST.fullmatch(value))
     yield from contents

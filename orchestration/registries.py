@@ -19,6 +19,7 @@ class Registries:
         self._home = home
         self._local = LocalRegistry(home)
         self._opened: dict[object, Registry] = {}
+        self._checked: list[Registry] = []
 
     def of(self, experiment: Experiment) -> Registry:
         """The registry that the experiment names; a ConfigurationError when nothing says which workspace."""
@@ -31,6 +32,13 @@ class Registries:
         if name not in self._opened:
             self._opened[name] = AzureMLRegistry(AzureWorkspace(name), self._home, Store(self._home))
         return self._opened[name]
+
+    def check(self, experiment: Experiment) -> None:
+        """Return when the experiment's model can be registered; asks its registry once, an error says why it cannot."""
+        registry = self.of(experiment)
+        if registry not in self._checked:
+            registry.check()
+            self._checked.append(registry)
 
     def is_published(self, stage: Stage, inputs: Mapping[str, str]) -> bool:
         """Whether nothing of `stage` is left to register, as far as this machine knows."""

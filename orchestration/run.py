@@ -88,6 +88,7 @@ def run(
         with open_records(home) as records:
             planned = Planner(Store(home), Registries(home), records).plan(experiment, force)
         _report_fresh(planned, wanted, home, terminal)
+        _check_registry(planned, wanted, home)
         pending: list[str] = []
         if not planned.is_observed or any(name not in terminal.outcomes for name in wanted):
             with open_events(home) as events:
@@ -119,6 +120,13 @@ def _report_fresh(planned: Plan, wanted: set[str], home: Path, terminal: Termina
             store.use(one.entry.digest)
             terminal.stage_finished(savings[-1], one.entry.digest)
     Savings(home).add(savings)
+
+
+def _check_registry(planned: Plan, wanted: set[str], home: Path) -> None:
+    """Ask, before anything runs, whether what is to be registered can be."""
+    for one in planned.stages:
+        if one.stage.registers and one.stage.name in wanted and one.status in ("run", "maybe", "restore"):
+            Registries(home).check(planned.experiment)
 
 
 def _complete(planned: Plan, terminal: Terminal) -> None:

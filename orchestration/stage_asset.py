@@ -10,7 +10,7 @@ import dagster as dg
 from assets.build import Builder
 from assets.experiment import Experiment
 from assets.gates import GateError
-from assets.recipes import SOURCES, open_sources
+from assets.recipes import SOURCES, STAGES, open_sources
 from assets.stage import Attempt, Recipe, Source, Stage
 from orchestration.history import InstanceEvents, InstanceRecords, asset_key, dagster_metadata, group_name
 from orchestration.interrupted import name_process
@@ -54,6 +54,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
     def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         name_process(context.instance, context.run)
         _take_turns(context)
+        _check_registry(context, stage)
         inputs = _inputs(context, stage, source_names & set(stage.made_from))
         return _materialize(context, stage, inputs)
 
@@ -82,6 +83,19 @@ def _take_turns(context: dg.AssetExecutionContext) -> None:
     """Wait until this run is the only one of its experiments; it keeps their turns until its process ends."""
     turns: Turns = context.resources.turns
     turns.hold({key.path[0] for key in context.run.asset_selection or [context.asset_key]}, context.log.info)
+
+
+def _check_registry(context: dg.AssetExecutionContext, stage: Stage) -> None:
+    """End a run that is to register where that cannot be, at its first stage instead of its last."""
+    experiment = stage.experiment
+    registering = {asset_key(experiment.name, one.name) for one in STAGES if one.registers}
+    if registering.isdisjoint(context.run.asset_selection or ()):
+        return
+    try:
+        context.resources.registries.check(experiment)
+    except PressError as error:
+        context.resources.terminal.stage_failed(stage.name, error)
+        raise dg.Failure(str(error), allow_retries=False) from error
 
 
 def _inputs(context: dg.AssetExecutionContext, stage: Stage, sources: set[str]) -> dict[str, str]:

@@ -18,7 +18,8 @@ from resources.errors import ConfigurationError, StageError
 from resources.store.manifest import FileRecord, Manifest
 
 PARALLEL = 6
-BLOCK = 8 << 20  # bytes; seven of them are in memory at most
+BLOCK = 8 << 20  # bytes sent at once; seven of them are in memory at most
+PIECE = 4 << 20  # bytes fetched at once; the SDK holds each one twice
 MOST_MANIFEST = 64 << 20
 
 
@@ -38,8 +39,16 @@ class Transfer:
     bytes: int
 
 
-def publish(container: Container, manifest: Manifest, file_of: Callable[[FileRecord], Path], names: Names) -> Transfer:
+def publish(
+    container: Container,
+    manifest: Manifest,
+    file_of: Callable[[FileRecord], Path],
+    names: Names,
+    block: int = BLOCK,
+) -> Transfer:
     """Leave the files of `manifest`, read from `file_of`, and then the manifest itself in `container`.
+
+    A file of more than `block` bytes is sent in blocks of that size.
 
     Nothing that is there already is sent. Raises StageError when a file is not what `manifest` says, when another blob
     is in its place, or when Azure refuses; a second call goes on from where the first ended.
@@ -52,7 +61,7 @@ def publish(container: Container, manifest: Manifest, file_of: Callable[[FileRec
             lambda record: _is_there(container, names.file(record), record.size, record.sha256), manifest.files
         )
         missing = {names.file(record): record for record, known in zip(manifest.files, there, strict=True) if not known}
-        moved = sum(_send(crew, container, name, record, file_of(record)) for name, record in missing.items())
+        moved = sum(_send(crew, container, name, one, file_of(one), block) for name, one in missing.items())
         crew.finish()
     if not container.create(names.manifest, document, manifest.digest):
         _is_there(container, names.manifest, len(document), manifest.digest)
@@ -142,21 +151,21 @@ def _is_there(container: Container, name: str, size: int, sha256: str) -> bool:
     return found is not None
 
 
-def _send(crew: _Crew, container: Container, name: str, record: FileRecord, path: Path) -> int:
+def _send(crew: _Crew, container: Container, name: str, record: FileRecord, path: Path, block: int) -> int:
     """Send one file; returns the bytes that were not there yet."""
-    if record.size <= BLOCK:
+    if record.size <= block:
         crew.hand(_send_small, container, name, record, path)
         return record.size
     arrived = container.staged(name)
     content, blocks = hashlib.sha256(), []
     with path.open("rb") as file:
-        while data := file.read(BLOCK):
+        while data := file.read(block):
             content.update(data)
             blocks.append(crew.hand(_send_block, container, name, len(blocks), data, arrived))
     crew.finish()
     _check(path, content.hexdigest(), record)
-    sent = [block.result() for block in blocks]
-    if not container.commit(name, [block for block, _ in sent], record.sha256):
+    sent = [future.result() for future in blocks]
+    if not container.commit(name, [one for one, _ in sent], record.sha256):
         _is_there(container, name, record.size, record.sha256)
     return sum(size for _, size in sent)
 
@@ -187,11 +196,11 @@ def _receive(crew: _Crew, container: Container, name: str, size: int, path: Path
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         file.truncate(size)
-    for offset in range(0, size, BLOCK):
-        crew.hand(_receive_block, container, name, offset, min(BLOCK, size - offset), path)
+    for offset in range(0, size, PIECE):
+        crew.hand(_receive_piece, container, name, offset, min(PIECE, size - offset), path)
 
 
-def _receive_block(container: Container, name: str, offset: int, length: int, path: Path) -> None:
+def _receive_piece(container: Container, name: str, offset: int, length: int, path: Path) -> None:
     data = container.read(name, offset, length)
     with path.open("r+b", buffering=0) as file:
         file.seek(offset)

@@ -29,6 +29,7 @@ LAYOUT = b"1\n"
 DIGEST_PROPERTY, CARD_PROPERTY = "olive_press.digest", "olive_press.card"
 LONGEST_DESCRIPTION = 5000
 TRIES = 20
+RECORDS = Path("registry", ".azureml")  # where no model name can lie
 
 
 class Contents(Protocol):
@@ -49,7 +50,7 @@ class AzureMLRegistry(VersionFiles):
     def __init__(self, workspace: AzureWorkspace, home: Path, contents: Contents) -> None:
         name = workspace.name
         place = (name.subscription.lower(), name.resource_group.lower(), name.workspace.lower())
-        super().__init__(home.absolute() / "registry" / ".azureml" / Path(*place))
+        super().__init__(home.absolute() / RECORDS / Path(*place))
         self._workspace = workspace
         self._contents = contents
         self._container = Container(workspace.container, PREFIX)
@@ -177,6 +178,11 @@ class AzureMLRegistry(VersionFiles):
         number, created = int(model.version), model.creation_context.created_at
         page = self._workspace.model_page(model.name, number)
         return Version(model.name, number, digest, dict(model.tags or {}), _iso(created), page)
+
+
+def recorded_workspaces(home: Path) -> list[VersionFiles]:
+    """What `home` records of each workspace that was registered in from here."""
+    return [VersionFiles(folder) for folder in sorted((home.absolute() / RECORDS).glob("*/*/*")) if folder.is_dir()]
 
 
 def _names(digest: str) -> Names:

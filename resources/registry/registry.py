@@ -29,6 +29,10 @@ class Registry(Protocol):
     What it knows is answered from this machine, so that planning waits for nothing; `register` alone asks further.
     """
 
+    def check(self) -> None:
+        """Return when one can register here, as far as is seen without doing so; an error says what is in the way."""
+        ...
+
     def find(self, name: str, digest: str) -> Version | None:
         """The version of `name` that holds the content `digest`, as far as this machine knows; else None."""
         ...

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import urllib.error
 import urllib.request
+from pathlib import Path
 
 import pytest
 
@@ -19,10 +22,11 @@ def container(workspace):
 
 
 def test_another_host_is_refused_and_recorded(azure):
+    open_page = urllib.request.build_opener().open  # urlopen would keep this proxy for every test after this one
     with pytest.raises(urllib.error.URLError, match="403"):
-        urllib.request.urlopen("https://example.com/", timeout=10)
+        open_page("https://example.com/", timeout=10)
     with pytest.raises(urllib.error.HTTPError, match="403"):
-        urllib.request.urlopen("http://example.com/", timeout=10)
+        open_page("http://example.com/", timeout=10)
     assert next(request.line for request in azure.traffic.requests("REFUSED")) == "REFUSED example.com:443"
 
 
@@ -90,3 +94,11 @@ def test_who_is_signed_in_reads_the_container_without_a_key(workspace):
     container = ContainerClient.from_container_url(workspace.container_url, DefaultAzureCredential())
     container.upload_blob("one", b"1")
     assert container.download_blob("one").readall() == b"1"
+
+
+def test_what_a_real_workspace_is_asked_holds_here(workspace):
+    live = Path(__file__).with_name("live.py")
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(live)]
+    done = subprocess.run(command, cwd=live.parents[2], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout
+    assert "6 passed" in done.stdout

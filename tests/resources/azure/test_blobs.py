@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from resources.azure.blobs import BLOCK, Names, fetch, publish, read_manifest
+from resources.azure.blobs import Names, fetch, publish, read_manifest
 from resources.azure.container import Container
 from resources.errors import ConfigurationError, StageError
 from resources.store.manifest import FileRecord, Manifest
@@ -23,6 +23,7 @@ from tests.azure.faults import Fault
 from tests.azure.folders import make_folder, manifest_of
 
 ROOT = Path(__file__).resolve().parents[3]
+BLOCK = 1 << 20
 LARGE = 2 * BLOCK + 1000
 SENT = r"^PUT .*/trees/"
 
@@ -59,7 +60,7 @@ def large(tmp_path_factory):
 
 def send(container, folder):
     manifest = manifest_of(folder)
-    return publish(container, manifest, lambda record: folder / record.path, names_of(manifest))
+    return publish(container, manifest, lambda record: folder / record.path, names_of(manifest), BLOCK)
 
 
 def bring(container, manifest, folder):
@@ -277,7 +278,7 @@ def test_a_file_that_changed_since_is_not_published(container, small, large):
         other = FileRecord(name, (folder / name).stat().st_size, "0" * 64)
         changed = Manifest((*records, other))
         with pytest.raises(StageError, match="not those of"):
-            publish(container, changed, lambda record, folder=folder: folder / record.path, names_of(changed))
+            publish(container, changed, lambda record, folder=folder: folder / record.path, names_of(changed), BLOCK)
         assert container.look(f"trees/{changed.digest}/{name}") is None
 
 
