@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -22,7 +23,7 @@ class NotInKey:
 class Spec(BaseModel):
     """One section of an experiment; unknown keys are errors."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
     def key_fields(self) -> dict[str, Any]:
         """The fields that decide what a stage makes, as JSON values; defaults are filled in."""
@@ -37,6 +38,9 @@ class Spec(BaseModel):
 Fraction = Annotated[float, Field(gt=0, lt=1, strict=False)]
 Positive = Annotated[int, Field(ge=1)]
 PlainName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,62}$")]
+ACCOUNT_URL = re.compile(r"https://[A-Za-z0-9.-]+(?::[0-9]+)?(?:/[A-Za-z0-9._-]+)*/?")
+CONTAINER = re.compile(r"(?=.{3,63}\Z)[a-z0-9]+(?:-[a-z0-9]+)*")
+FOLDERS = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*(?:/[A-Za-z0-9][A-Za-z0-9_.-]*)*/?)?")
 PlacePath = Annotated[str, Field(min_length=1), NotInKey()]
 
 
@@ -171,10 +175,34 @@ class AzureSpec(Spec):
     workspace: str | None = None
 
 
+class RemoteSpec(Spec):
+    """The shared store, a container of Azure Blob Storage; never in a key, and no place for a secret."""
+
+    account_url: str = Field(description="https://ACCOUNT.blob.core.windows.net")
+    container: str
+    prefix: str = Field(default="", description="folders inside the container")
+    push: bool = Field(default=False, description="runs send there what they computed")
+
+    # Of a mistake in one field the field would be shown, which may hold a secret; of the section nothing is.
+    @model_validator(mode="after")
+    def _plain(self) -> RemoteSpec:
+        if not ACCOUNT_URL.fullmatch(self.account_url):
+            raise ValueError(
+                "account_url is https://ACCOUNT.blob.core.windows.net and nothing behind it: who may read and write "
+                "is told by AZURE_STORAGE_SAS_TOKEN in the environment, or by being signed in to Azure, never here"
+            )
+        if not CONTAINER.fullmatch(self.container):
+            raise ValueError("container is 3 to 63 small letters, digits and single hyphens")
+        if not FOLDERS.fullmatch(self.prefix):
+            raise ValueError("prefix is plain folder names with slashes between them, such as team/press")
+        return self
+
+
 class StoreSpec(Spec):
     """How the store keeps this experiment; never in a key."""
 
     pinned: bool = Field(default=False, description="press store gc keeps what the experiment was last made of")
+    remote: RemoteSpec | None = None
 
 
 class Experiment(Spec):
@@ -246,11 +274,23 @@ def _mistake(detail: Any) -> tuple[str, str, str]:
     if detail["type"] == "extra_forbidden":
         section: Any = Experiment
         for part in detail["loc"][:-1]:
-            section = section.model_fields[part].annotation
+            section = _spec_in(section.model_fields[part].annotation)
         return place, "an unknown key", _accepted(section)
     if detail["type"] == "missing":
         return place, "nothing", "a value; this key is required"
-    return place, repr(detail["input"]) if not isinstance(detail["input"], dict) else "this section", detail["msg"]
+    return place, _shown(detail["input"]), detail["msg"]
+
+
+def _shown(value: Any) -> str:
+    """The mistaken value, unless an address in it may carry a signature that opens a storage."""
+    if isinstance(value, dict | Spec):
+        return "this section"
+    return "a value with a secret in it" if "sig=" in repr(value) else repr(value)
+
+
+def _spec_in(annotation: Any) -> Any:
+    """The section that a field holds, also where it may be absent."""
+    return next((one for one in get_args(annotation) if hasattr(one, "model_fields")), annotation)
 
 
 def _rest(mistakes: list[tuple[str, str, str]]) -> str:

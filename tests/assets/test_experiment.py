@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,10 @@ GOOD = {
     "dataset": {"path": "data/travel.jsonl"},
     "registered_model": {"name": "travel"},
 }
+
+
+REMOTE = {"account_url": "https://a.blob.core.windows.net", "container": "press"}
+SIGNED = "https://a.blob.core.windows.net/press?sv=2024-11-04&sp=racwdl&sig=c2VjcmV0"
 
 
 def write(folder: Path, document: object) -> Path:
@@ -56,6 +61,10 @@ def test_relative_paths_start_beside_the_experiments_folder(tmp_path):
         ({"name": "x"}, ["name", "reserved"]),
         ({"registered_model": {"name": "../up"}}, ["registered_model.name", "../up"]),
         ({"registered_model": {"name": "x", "gates": {"min_speed": 1}}}, ["gates.min_speed", "min_agreement"]),
+        ({"store": {"remote": {"url": 1}}}, ["store.remote.url", "unknown key", "account_url, container, prefix"]),
+        ({"store": {"remote": REMOTE | {"container": "A"}}}, ["store.remote", "container is 3 to 63 small letters"]),
+        ({"store": {"remote": REMOTE | {"prefix": "../up"}}}, ["store.remote", "plain folder names"]),
+        ({"store": {"remote": REMOTE | {"account_url": "http://a.example"}}}, ["account_url is https://"]),
     ],
 )
 def test_mistakes_name_file_key_found_and_accepted(tmp_path, change, named):
@@ -63,6 +72,28 @@ def test_mistakes_name_file_key_found_and_accepted(tmp_path, change, named):
     assert "mine.yaml" in message
     for words in named:
         assert words in message
+
+
+@pytest.mark.parametrize(
+    "remote",
+    [
+        REMOTE | {"account_url": SIGNED},
+        REMOTE | {"account_url": SIGNED, "container": 3, "more": 1},
+        REMOTE | {"account_url": [SIGNED]},
+        REMOTE | {"container": SIGNED},
+        REMOTE | {"account_url": "https://me:c2VjcmV0@a.blob.core.windows.net"},
+        SIGNED,
+    ],
+)
+def test_a_secret_in_the_address_of_the_shared_store_is_refused_and_never_shown(tmp_path, remote):
+    with pytest.raises(ConfigurationError, match=r"store\.remote") as refused:
+        read_experiment(write(tmp_path, GOOD | {"store": {"remote": remote}}))
+    assert "c2VjcmV0" not in "".join(traceback.format_exception(refused.value))
+
+
+def test_an_address_with_a_signature_says_where_that_belongs(tmp_path):
+    told = refusal(tmp_path, GOOD | {"store": {"remote": REMOTE | {"account_url": SIGNED}}})
+    assert "AZURE_STORAGE_SAS_TOKEN" in told and "signed in" in told
 
 
 def test_all_mistakes_are_told_at_once(tmp_path):

@@ -142,6 +142,7 @@ DATA = {"dataset": {"input.source_data", "source_data.external"}}
 MODEL = {"awq_model": {"input.base_model", "base_model.external"}}
 PACKAGE = {"awq_model": {*MODEL["awq_model"], "base_model.tool.transformers", "base_model.tool.gguf"}}
 TEXT = {"awq_model": {"input.calibration_text", "calibration_text.external"}}
+REMOTE = {"account_url": "https://press.blob.core.windows.net", "container": "press"}
 HUB = {"huggingface": "someone/model", "revision": "1" * 40}
 PYTHON_DOCS = "python-docs"  # whose text every experiment's file holds
 
@@ -159,6 +160,10 @@ PLACES: dict[str, Mutation] = {
     "registered_model.tags": Mutation(
         setting("registered_model.tags", {"team": "a"}), REGISTERED_MODEL, {"registered_model": {"spec.tags.team"}}
     ),
+    "store.remote.account_url": Mutation(setting("store.remote", REMOTE), NOTHING),
+    "store.remote.container": Mutation(setting("store.remote", REMOTE | {"container": "other"}), NOTHING),
+    "store.remote.prefix": Mutation(setting("store.remote", REMOTE | {"prefix": "team"}), NOTHING),
+    "store.remote.push": Mutation(setting("store.remote", REMOTE | {"push": True}), NOTHING),
 }
 
 SOURCE_DATA: dict[str, Mutation] = {
