@@ -7,15 +7,16 @@ by name and not sent again. A file becomes a blob as a whole, once, and what is 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from resources.azure.container import Container
+from resources.azure.container import SEND_AGAIN, Container
 from resources.errors import ConfigurationError, StageError
 from resources.store.manifest import FileRecord, Manifest
+from resources.store.remote import RemoteDamageError, Transfer
 
 PARALLEL = 6
 BLOCK = 8 << 20  # bytes sent at once; seven of them are in memory at most
@@ -31,30 +32,25 @@ class Names:
     manifest: str
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """What a publication or fetch moved: bytes sent or received, and the artifact's bytes in all."""
-
-    moved: int
-    bytes: int
-
-
 def publish(
     container: Container,
     manifest: Manifest,
     file_of: Callable[[FileRecord], Path],
     names: Names,
     block: int = BLOCK,
+    thorough: bool = False,
 ) -> Transfer:
     """Leave the files of `manifest`, read from `file_of`, and then the manifest itself in `container`.
 
-    A file of more than `block` bytes is sent in blocks of that size.
+    A file of more than `block` bytes is sent in blocks of that size. Where the manifest is, the files are taken to be,
+    unless `thorough` says to look at each.
 
     Nothing that is there already is sent. Raises StageError when a file is not what `manifest` says, when another blob
     is in its place, or when Azure refuses; a second call goes on from where the first ended.
     """
     document = manifest.to_json()
-    if _is_there(container, names.manifest, len(document), manifest.digest):
+    is_there = _is_there(container, names.manifest, len(document), manifest.digest)
+    if is_there and not thorough:
         return Transfer(0, manifest.bytes)
     with _Crew() as crew:
         there = crew.map(
@@ -63,7 +59,7 @@ def publish(
         missing = {names.file(record): record for record, known in zip(manifest.files, there, strict=True) if not known}
         moved = sum(_send(crew, container, name, one, file_of(one), block) for name, one in missing.items())
         crew.finish()
-    if not container.create(names.manifest, document, manifest.digest):
+    if not is_there and not container.create(names.manifest, document, manifest.digest):
         _is_there(container, names.manifest, len(document), manifest.digest)
     return Transfer(moved, manifest.bytes)
 
@@ -73,13 +69,15 @@ def read_manifest(container: Container, digest: str, name: str) -> Manifest | No
     found = container.look(name)
     if found is None:
         return None
-    document = container.read(name, 0, min(found.size, MOST_MANIFEST)) if found.size else b""
+    document = container.read(name, 0, found.size) if 0 < found.size <= MOST_MANIFEST else b""
     if hashlib.sha256(document).hexdigest() != digest:
         raise _damaged(container, name)
     try:
         return Manifest.from_json(document)
     except ConfigurationError as error:
-        raise StageError(container.prefix + name, f"it is no manifest to follow: {error}") from error
+        raise RemoteDamageError(
+            container.place + name, f"it is no manifest to follow: {error}", f"Delete that blob. {SEND_AGAIN}"
+        ) from error
 
 
 def fetch(container: Container, manifest: Manifest, folder: Path, name_of: Callable[[FileRecord], str]) -> Transfer:
@@ -91,11 +89,7 @@ def fetch(container: Container, manifest: Manifest, folder: Path, name_of: Calla
     with _Crew() as crew:
         has = crew.map(lambda record: _has(folder / record.path, record), manifest.files)
         missing = [record for record, there in zip(manifest.files, has, strict=True) if not there]
-        for record, blob in zip(missing, crew.map(lambda one: container.look(name_of(one)), missing), strict=True):
-            if blob is None:
-                raise StageError(container.prefix + name_of(record), "there is no such blob", "Publish it again")
-            if blob.size != record.size:
-                raise _damaged(container, name_of(record))
+        _check_sizes(crew, container, missing, name_of)
         for record in missing:
             _receive(crew, container, name_of(record), record.size, folder / record.path)
         crew.finish()
@@ -105,6 +99,21 @@ def fetch(container: Container, manifest: Manifest, folder: Path, name_of: Calla
                 (folder / record.path).unlink()
                 raise _damaged(container, name_of(record))
     return Transfer(sum(record.size for record in missing), manifest.bytes)
+
+
+def verify(container: Container, manifest: Manifest, name_of: Callable[[FileRecord], str]) -> None:
+    """Read every blob of `manifest`; a RemoteDamageError names the first that is missing or has other bytes."""
+
+    def check(record: FileRecord) -> None:
+        name, content = name_of(record), hashlib.sha256()
+        for offset in range(0, record.size, PIECE):
+            content.update(container.read(name, offset, min(PIECE, record.size - offset)))
+        if content.hexdigest() != record.sha256:
+            raise _damaged(container, name)
+
+    with _Crew() as crew:
+        _check_sizes(crew, container, manifest.files, name_of)
+        crew.map(check, manifest.files)
 
 
 class _Crew:
@@ -142,12 +151,23 @@ class _Crew:
             future.result()
 
 
+def _check_sizes(
+    crew: _Crew, container: Container, records: Sequence[FileRecord], name_of: Callable[[FileRecord], str]
+) -> None:
+    """Raise a RemoteDamageError for the first blob that is missing or has another size."""
+    for record, blob in zip(records, crew.map(lambda one: container.look(name_of(one)), records), strict=True):
+        if blob is None:
+            raise RemoteDamageError(container.place + name_of(record), "there is no such blob", SEND_AGAIN)
+        if blob.size != record.size:
+            raise _damaged(container, name_of(record))
+
+
 def _is_there(container: Container, name: str, size: int, sha256: str) -> bool:
     """Whether the blob is there; a StageError when something else is in its place."""
     found = container.look(name)
     if found is not None and (found.size, found.sha256) != (size, sha256):
         what = f"something else is in the place of {sha256[:12]}: {found.size} bytes, sha256 {found.sha256}"
-        raise StageError(container.prefix + name, what, "Remove that blob, then run again")
+        raise RemoteDamageError(container.place + name, what, f"Delete that blob. {SEND_AGAIN}")
     return found is not None
 
 
@@ -215,7 +235,6 @@ def _has(path: Path, record: FileRecord) -> bool:
         return hashlib.file_digest(file, "sha256").hexdigest() == record.sha256
 
 
-def _damaged(container: Container, name: str) -> StageError:
-    return StageError(
-        container.prefix + name, "its bytes are not those of its digest", "Remove it and publish it again"
-    )
+def _damaged(container: Container, name: str) -> RemoteDamageError:
+    what = "its bytes are not those of its digest"
+    return RemoteDamageError(container.place + name, what, f"Delete that blob. {SEND_AGAIN}")

@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from resources.azure.failures import azure_errors, error_code
+from resources.azure.failures import STATUS_REMEDIES, azure_errors, error_code
 from resources.azure.retries import RETRIES, again
-from resources.errors import ConfigurationError, StageError
+from resources.errors import ConfigurationError
+from resources.store.remote import RemoteDamageError
 
 if TYPE_CHECKING:
     from azure.storage.blob import BlobClient, ContainerClient
 
 T = TypeVar("T")
+SEND_AGAIN = "Send it again: press store push, or for a registered model press run"
 DIGEST_FIELD = "sha256"
 PREFIX = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*/)*")
 # What an end of the credentials looks like; AuthorizationFailure is also what a firewall says, and then stays.
@@ -38,15 +40,25 @@ class Container:
     """The blobs below `prefix` (empty, or ending in a slash) of the container that `open_client` opens.
 
     `open_client` gives a client that retries nothing itself; it is called again when the credentials that it gave last
-    came to their end. Every method raises a StageError when Azure refuses or cannot be reached.
+    came to their end. Every method raises a StageError when Azure refuses or cannot be reached; `url` is where the
+    container is, and `remedies` (status → what to do) what is proper to it, for its words.
     """
 
-    def __init__(self, open_client: Callable[[], ContainerClient], prefix: str = "", retries: int = RETRIES) -> None:
+    def __init__(
+        self,
+        open_client: Callable[[], ContainerClient],
+        prefix: str = "",
+        retries: int = RETRIES,
+        url: str = "",
+        remedies: Mapping[int, str] = STATUS_REMEDIES,
+    ) -> None:
         if not PREFIX.fullmatch(prefix):
             raise ConfigurationError("prefix", repr(prefix), "plain folder names, each with a slash behind it")
         self._open_client = open_client
         self.prefix = prefix
+        self.place = f"{url}/{prefix}" if url else prefix
         self._retries = retries
+        self._remedies = remedies
         self._lock = threading.Lock()
         self._client: ContainerClient | None = None
 
@@ -120,7 +132,7 @@ class Container:
             try:
                 return blob.download_blob(offset, length, max_concurrency=1).readall()
             except ResourceNotFoundError:
-                raise StageError(self.prefix + name, "there is no such blob", "Publish it again") from None
+                raise RemoteDamageError(self.place + name, "there is no such blob", SEND_AGAIN) from None
 
         return self._call(name, download)
 
@@ -130,7 +142,7 @@ class Container:
         def act(client: ContainerClient) -> T:
             return again(lambda: action(client.get_blob_client(self.prefix + name)), self._retries)
 
-        with azure_errors(self.prefix + name):
+        with azure_errors(self.place + name, self._remedies):
             client = self._opened(None)
             try:
                 return act(client)

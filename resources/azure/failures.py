@@ -6,7 +6,7 @@ Nothing of the SDK's own texts is passed on: an address in them may carry a sign
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,18 +26,21 @@ STATUS_REMEDIES = {
 
 
 @contextmanager
-def azure_errors(place: str) -> Iterator[None]:
-    """Turn every error of the Azure SDKs inside the block into a StageError of `place`."""
+def azure_errors(place: str, remedies: Mapping[int, str] = STATUS_REMEDIES) -> Iterator[None]:
+    """Turn every error of the Azure SDKs inside the block into a StageError of `place`.
+
+    remedies: status → what to do about it; 401 is also that of nobody being signed in.
+    """
     from azure.core.exceptions import AzureError
 
     try:
         yield
     except AzureError as error:
-        what, remedy = in_words(error)
+        what, remedy = in_words(error, remedies)
         raise StageError(place, what, remedy) from None
 
 
-def in_words(error: Exception) -> tuple[str, str]:
+def in_words(error: Exception, remedies: Mapping[int, str] = STATUS_REMEDIES) -> tuple[str, str]:
     """What happened and what to do about it."""
     from azure.core.exceptions import ClientAuthenticationError, HttpResponseError
 
@@ -47,10 +50,10 @@ def in_words(error: Exception) -> tuple[str, str]:
     status = getattr(error, "status_code", None)
     if isinstance(error, HttpResponseError) and isinstance(status, int):
         code = error_code(error)
-        remedy = STATUS_REMEDIES.get(status, LATER)
+        remedy = remedies.get(status, LATER)
         return f"Azure answered {status}" + (f" {code}" if code else ""), remedy
     if isinstance(error, ClientAuthenticationError):
-        return f"signing in failed{sign_in_code(error)}", SIGN_IN
+        return f"signing in failed{sign_in_code(error)}", remedies.get(401, SIGN_IN)
     return f"there is no connection to Azure ({type(error).__name__})", LATER
 
 

@@ -71,8 +71,12 @@ def _altered(key_id: str, how: object) -> ConfigurationError:
 
 @dataclass(frozen=True)
 class Built:
-    """An entry and how it came: computed now, or reused; `seconds` is what this call took, waiting included."""
+    """An entry and how it came: computed now, reused, or restored from a remote.
+
+    seconds: what this call took, waiting included. moved: the bytes that came from the remote.
+    """
 
     entry: Entry
-    outcome: Literal["computed", "reused"]
+    outcome: Literal["computed", "reused", "restored"]
     seconds: float
+    moved: int = 0

@@ -13,7 +13,9 @@ from typing import Any
 from resources.errors import ConfigurationError, StageError
 from resources.progress import Progress
 from resources.store.ancestry import ancestors
+from resources.store.arrivals import Arrivals
 from resources.store.blobs import Blobs
+from resources.store.commits import ARTIFACT, NOT_A_FILE, Commits
 from resources.store.digests import FileDigests
 from resources.store.disk import FullDisk
 from resources.store.durable import make_folder, read_bytes, write_durably
@@ -21,16 +23,15 @@ from resources.store.entry import Built, Entry
 from resources.store.gc import Collected, Request, collect
 from resources.store.keys import Key
 from resources.store.layout import VERSION, Layout
-from resources.store.lease import COMMIT, Leases, OnWait
+from resources.store.lease import Leases, OnWait
 from resources.store.manifest import Manifest
+from resources.store.remote import Remote
 from resources.store.repair import Repair, repair
-from resources.store.sealing import SealedFile, seal_folder
 from resources.store.trees import Trees
 from resources.store.usage import BEGAN
 from resources.store.use import mark_used
 from resources.store.verification import Verification, verify
 
-NOT_A_FILE = (FileNotFoundError, IsADirectoryError, NotADirectoryError)
 Produce = Callable[[Path, Path], None]
 
 
@@ -46,6 +47,8 @@ class Store:
         self._blobs = Blobs(self._layout, self.digests)
         self._leases = Leases(self._layout)
         self._trees = Trees(self._layout, self._leases)
+        self._commits = Commits(self._layout, self._leases, self._blobs)
+        self._arrivals = Arrivals(self._layout, self._leases, self._blobs, self._commits)
 
     def find(self, key: Key) -> Entry | None:
         """The entry of `key` when its whole artifact is there, else None; reads no blob that nobody wrote to."""
@@ -54,7 +57,7 @@ class Store:
         entry = self._entry_or_none(key.id)
         if entry is None or (entry.ingredients != key.ingredients and Key(entry.ingredients).id != key.id):
             return None
-        manifest = self._manifest_or_none(entry.digest)
+        manifest = self._commits.manifest(entry.digest)
         return entry if manifest and not self._blobs.missing(manifest.files) else None
 
     def build(
@@ -87,6 +90,40 @@ class Store:
                 draft = Entry(key.id, ingredients, "", 0.0, "", given)
                 return Built(self._compute(stage, draft, produce), "computed", time.monotonic() - started)
 
+    def restore(self, key_id: str, remote: Remote, on_wait: OnWait | None = None) -> Built | None:
+        """The artifact of the key: reused when it is there, else brought from `remote`; None when that lacks it, too.
+
+        Several processes that want it bring it once. Raises what `remote` raises, and a StageError for a full disk.
+        """
+        started = time.monotonic()
+        if entry := self._filed_for_use(key_id):
+            return _reused(entry, started)
+        with FullDisk(f"key {key_id[:12]}", self._layout.root):
+            self._prepare()
+            with self._leases.take(key_id, on_wait):
+                if entry := self._filed_for_use(key_id):
+                    return _reused(entry, started)
+                kept = remote.look(key_id)
+                if kept is None:
+                    return None
+                moved = self._arrivals.bring(remote, kept.manifest, kept.entry)
+                return Built(kept.entry, "restored", time.monotonic() - started, moved)
+
+    def restore_artifact(self, digest: str, remote: Remote) -> Manifest | None:
+        """The manifest of the artifact, here or brought from `remote`, then under no key; None when both lack it."""
+        self._layout.check_version()
+        manifest = self._commits.manifest(digest)
+        if manifest is not None and not self._blobs.missing(manifest.files):
+            with suppress(FileNotFoundError):  # freed meanwhile
+                mark_used(self._layout.manifest(digest))
+                return manifest
+        manifest = remote.manifest(digest)
+        if manifest is not None:
+            with FullDisk(f"artifact {digest[:12]}", self._layout.root):
+                self._prepare()
+                self._arrivals.bring(remote, manifest, None)
+        return manifest
+
     def open(self, digest: str) -> Path:
         """The folder of the artifact, read-only files; a StageError when some of it was lost or damaged.
 
@@ -114,7 +151,7 @@ class Store:
     def manifest(self, digest: str) -> Manifest:
         """The manifest of the artifact; a StageError when the store does not have it."""
         self._layout.check_version()
-        manifest = self._manifest_or_none(digest)
+        manifest = self._commits.manifest(digest)
         if manifest is None:
             raise StageError(f"artifact {digest[:12]}", "the store does not have its manifest", "Run press run")
         return manifest
@@ -169,32 +206,23 @@ class Store:
         folders = self._leases.work_folder(draft.key_id)
         with folders as work, FullDisk(stage, self._layout.root, (work, scratch)):
             (work / BEGAN).touch()  # what this build uses from now on stays until it ends
-            folder = work / "artifact"
+            folder = work / ARTIFACT
             folder.mkdir()
             make_folder(scratch)
             produce(folder, scratch)
-            entry = self._commit(stage, draft, work, began)
+
+            def entry_of(manifest: Manifest) -> Entry:
+                seconds, now = time.monotonic() - began, datetime.now(UTC).isoformat(timespec="seconds")
+                return Entry(draft.key_id, draft.ingredients, manifest.digest, seconds, now, draft.provenance)
+
+            entry = self._commits.commit(stage, work, entry_of)
             with suppress(FileNotFoundError):
                 scratch.rename(work / "scratch")  # gone at once: half of it would mislead the next attempt
         return entry
 
-    def _commit(self, stage: str, draft: Entry, work: Path, began: float) -> Entry:
-        """Blobs first, manifest next, key last, each durable before the next: a crash leaves old or new."""
-        sealed = seal_folder(work / "artifact", stage, self._layout)
-        manifest = _manifest_of(stage, sealed)
-        with self._leases.take(COMMIT):
-            self._blobs.place(stage, sealed)
-            self._blobs.confirm(stage, manifest.files)
-            path = self._layout.manifest(manifest.digest)
-            if self._manifest_or_none(manifest.digest) is None:
-                write_durably(manifest.to_json(), path, work)
-            mark_used(path)
-            seconds, now = time.monotonic() - began, datetime.now(UTC).isoformat(timespec="seconds")
-            entry = Entry(draft.key_id, draft.ingredients, manifest.digest, seconds, now, draft.provenance)
-            write_durably(entry.to_json(), self._layout.key(entry.key_id), work)
-            with suppress(OSError):  # the artifact is there without it
-                write_durably(entry.to_json(), self._layout.spare_key(entry.key_id), work)
-        return entry
+    def _filed_for_use(self, key_id: str) -> Entry | None:
+        entry = self.entry(key_id)
+        return self._find_for_use(Key(entry.ingredients)) if entry and Key(entry.ingredients).id == key_id else None
 
     def _find_for_use(self, key: Key) -> Entry | None:
         entry = self.find(key)
@@ -212,14 +240,6 @@ class Store:
         except (*NOT_A_FILE, ConfigurationError):
             return None
 
-    def _manifest_or_none(self, digest: str) -> Manifest | None:
-        path = self._layout.manifest_name(digest)
-        try:
-            manifest = Manifest.from_json(read_bytes(path))
-        except (*NOT_A_FILE, ConfigurationError):
-            return None
-        return manifest if manifest.digest == digest else None
-
     def _prepare(self) -> None:
         """Make the store when there is none; its version is what it gets first."""
         if not self._layout.check_version():
@@ -233,13 +253,6 @@ def _freed(digest: str) -> StageError:
 
 def _reused(entry: Entry, started: float) -> Built:
     return Built(entry, "reused", time.monotonic() - started)
-
-
-def _manifest_of(stage: str, sealed: list[SealedFile]) -> Manifest:
-    try:
-        return Manifest(tuple(file.record for file in sealed))
-    except ConfigurationError as error:
-        raise StageError(stage, f"it left a file with a name that cannot be kept: {error}") from error
 
 
 def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
