@@ -36,6 +36,20 @@ class Blob:
     sha256: str | None
 
 
+@dataclass(frozen=True)
+class ForeignBlob:
+    """A blob as others wrote it.
+
+    name: below the container's prefix. size: bytes. version: its ETag, another one after every write. md5: of all its
+    bytes, where its writer said it.
+    """
+
+    name: str
+    size: int
+    version: str
+    md5: bytes | None
+
+
 class Container:
     """The blobs below `prefix` (empty, or ending in a slash) of the container that `open_client` opens.
 
@@ -136,11 +150,47 @@ class Container:
 
         return self._call(name, download)
 
+    def read_version(self, name: str, offset: int, length: int, version: str) -> bytes:
+        """Like `read`, of the blob while it is `version`, and checked against the MD5 that the service makes of it.
+
+        `length` is 4 MiB at most, the most that the service makes an MD5 of. A StageError when there is no such blob,
+        or another one by now.
+        """
+        from azure.core import MatchConditions
+        from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
+
+        def download(blob: BlobClient) -> bytes:
+            condition: dict[str, Any] = {"etag": version, "match_condition": MatchConditions.IfNotModified}
+            try:
+                found = blob.download_blob(offset, length, max_concurrency=1, validate_content=True, **condition)
+                return found.readall()
+            except (ResourceModifiedError, ResourceNotFoundError):
+                told = "it was replaced or removed while it was fetched"
+                raise StageError(self.place + name, told, "Run again to use it as it is now") from None
+
+        return self._call(name, download)
+
+    def list_foreign(self, start: str) -> list[ForeignBlob]:
+        """The blobs whose names begin with `start`, whoever wrote them, sorted by name."""
+
+        def listed(client: ContainerClient) -> list[ForeignBlob]:
+            return [
+                ForeignBlob(
+                    blob.name.removeprefix(self.prefix), blob.size, blob.etag, _md5(blob.content_settings.content_md5)
+                )
+                for blob in client.list_blobs(name_starts_with=self.prefix + start)
+            ]
+
+        return sorted(self._act(start, listed), key=lambda blob: blob.name)
+
     def _call(self, name: str, action: Callable[[BlobClient], T]) -> T:
+        return self._act(name, lambda client: action(client.get_blob_client(self.prefix + name)))
+
+    def _act(self, name: str, action: Callable[[ContainerClient], T]) -> T:
         from azure.core.exceptions import HttpResponseError
 
         def act(client: ContainerClient) -> T:
-            return again(lambda: action(client.get_blob_client(self.prefix + name)), self._retries)
+            return again(lambda: action(client), self._retries)
 
         with azure_errors(self.place + name, self._remedies):
             client = self._opened(None)
@@ -157,3 +207,7 @@ class Container:
             if self._client is None or self._client is ended:
                 self._client = self._open_client()
             return self._client
+
+
+def _md5(found: bytes | bytearray | None) -> bytes | None:
+    return bytes(found) if found else None
