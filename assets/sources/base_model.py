@@ -8,7 +8,7 @@ from typing import Any
 
 from assets.experiment import Experiment
 from assets.stage import Attempt, Source, tool_version
-from resources.base_models import BaseModelPlace, FolderModel, HuggingFaceModel, PackageModel
+from resources.base_models import AzureMLModel, BaseModelPlace, FolderModel, HuggingFaceModel, PackageModel
 from resources.store.digests import FileDigests
 
 
@@ -32,7 +32,7 @@ class BaseModel(Source):
         return self.place.identity(digests)
 
     def produce(self, attempt: Attempt) -> None:
-        self.place.fetch(attempt.folder, attempt.progress)
+        self.place.fetch(attempt.folder, attempt.scratch, attempt.progress)
 
     def holds(self, folder: Path, identity: str) -> bool:
         return self.place.holds(folder, identity)
@@ -45,5 +45,7 @@ def _place(experiment: Experiment) -> BaseModelPlace:
         return PackageModel(spec.package, spec.file, key)
     if spec.folder is not None:
         return FolderModel(experiment.path(spec.folder), spec.trust_remote_code, key)
+    if spec.azureml is not None:
+        return AzureMLModel(spec.azureml, experiment.azure.model_dump(), experiment.root, spec.trust_remote_code, key)
     assert spec.huggingface is not None and spec.revision is not None, "BaseModelSpec accepts exactly one place"
     return HuggingFaceModel(spec.huggingface, spec.revision, spec.trust_remote_code, key)

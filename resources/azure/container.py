@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from resources.azure.failures import STATUS_REMEDIES, azure_errors, error_code
 from resources.azure.retries import RETRIES, again
-from resources.errors import ConfigurationError
+from resources.errors import ConfigurationError, StageError
 from resources.store.remote import RemoteDamageError
 
 if TYPE_CHECKING:
@@ -151,19 +151,14 @@ class Container:
         return self._call(name, download)
 
     def read_version(self, name: str, offset: int, length: int, version: str) -> bytes:
-        """Like `read`, of the blob while it is `version`, and checked against the MD5 that the service makes of it.
-
-        `length` is 4 MiB at most, the most that the service makes an MD5 of. A StageError when there is no such blob,
-        or another one by now.
-        """
+        """Like `read`, of the blob while it is `version`; a StageError when it is another one by now."""
         from azure.core import MatchConditions
         from azure.core.exceptions import ResourceModifiedError, ResourceNotFoundError
 
         def download(blob: BlobClient) -> bytes:
             condition: dict[str, Any] = {"etag": version, "match_condition": MatchConditions.IfNotModified}
             try:
-                found = blob.download_blob(offset, length, max_concurrency=1, validate_content=True, **condition)
-                return found.readall()
+                return blob.download_blob(offset, length, max_concurrency=1, **condition).readall()
             except (ResourceModifiedError, ResourceNotFoundError):
                 told = "it was replaced or removed while it was fetched"
                 raise StageError(self.place + name, told, "Run again to use it as it is now") from None

@@ -91,29 +91,21 @@ class AzureWorkspace:
     @cached_property
     def client(self) -> MLClient:
         """The SDK's client of this workspace."""
-        _be_quiet()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own schemas, no news to a user
-            from azure.ai.ml import MLClient
         names = self.name.subscription, self.name.resource_group, self.name.workspace
-        return MLClient(self.credential, *names, enable_telemetry=False, show_progress=False)
+        return open_client(self.credential, *names)
 
     @cached_property
     def credential(self) -> TokenCredential:
-        _be_quiet()
-        from azure.identity import DefaultAzureCredential
-
-        return DefaultAzureCredential()
+        return open_credential()
 
     def check(self) -> None:
         """Return when who is signed in can see this workspace now; a ConfigurationError says what is in the way."""
-        _be_quiet()
         from azure.core.pipeline.policies import RetryPolicy
         from azure.core.rest import HttpRequest
         from azure.mgmt.core import ARMPipelineClient
         from azure.mgmt.core.policies import ARMChallengeAuthenticationPolicy
 
-        self._check_sign_in()
+        check_sign_in(self.credential)
         sign = ARMChallengeAuthenticationPolicy(self.credential, f"{MANAGEMENT}/.default")
         url = f"{MANAGEMENT}{self.name.path}?api-version=2024-04-01"
         with (
@@ -124,8 +116,8 @@ class AzureWorkspace:
             response.read()
         self._check_answer(response)
 
-    def container(self) -> ContainerClient:
-        """A new client of the default datastore's container, signed with what the workspace gives out now.
+    def container(self, datastore: str | None = None) -> ContainerClient:
+        """A new client of the container of `datastore` (None: the default one), signed by what the workspace gives out.
 
         That is a SAS that ends within hours, so a caller asks again when it did; or, where the datastore has no
         credentials or they may not be read, the signed-in identity itself.
@@ -133,7 +125,11 @@ class AzureWorkspace:
         from azure.storage.blob import ContainerClient
 
         with azure_errors(f"workspace {self.name.workspace}"):
-            store: Any = self.client.datastores.get_default()
+            stores = self.client.datastores
+            store: Any = stores.get_default() if datastore is None else stores.get(datastore)
+            kind = str(getattr(store.type, "value", store.type))
+            if kind != "AzureBlob":
+                raise ConfigurationError(f"the datastore {store.name}", f"the type {kind}", "blob storage")
             url = f"{store.protocol}://{store.account_name}.blob.{store.endpoint}"
             credential = self._secret(store.name) or self.credential
             return ContainerClient(url, store.container_name, credential=credential, retry_total=0)
@@ -165,19 +161,6 @@ class AzureWorkspace:
             return AzureNamedKeyCredential(store.account_name, key)
         return None
 
-    def _check_sign_in(self) -> None:
-        from azure.core.exceptions import ClientAuthenticationError
-
-        try:
-            self.credential.get_token(f"{MANAGEMENT}/.default")
-        except ClientAuthenticationError as error:
-            code = sign_in_code(error)
-            skew = clock_skew(error.response)
-            if abs(skew) > MOST_SKEW or "AADSTS700024" in code:
-                what, remedy = skew_in_words(skew)
-                raise ConfigurationError("azure", what + code, "at most five minutes", remedy) from None
-            raise ConfigurationError("azure", f"nobody signed in{code}", "a signed-in identity", SIGN_IN) from None
-
     def _check_answer(self, response: HttpResponse) -> None:
         skew = clock_skew(response)
         if abs(skew) > MOST_SKEW:
@@ -199,7 +182,39 @@ class AzureWorkspace:
         raise ConfigurationError(f"azure, workspace {self.name.workspace}", found, "200", "Try again later")
 
 
-def _be_quiet() -> None:
+def open_credential() -> TokenCredential:
+    """Who is signed in; nobody is asked before it is used."""
+    be_quiet()
+    from azure.identity import DefaultAzureCredential
+
+    return DefaultAzureCredential()
+
+
+def check_sign_in(credential: TokenCredential) -> None:
+    """Return when somebody is signed in; a ConfigurationError says what to do."""
+    from azure.core.exceptions import ClientAuthenticationError
+
+    try:
+        credential.get_token(f"{MANAGEMENT}/.default")
+    except ClientAuthenticationError as error:
+        code = sign_in_code(error)
+        skew = clock_skew(error.response)
+        if abs(skew) > MOST_SKEW or "AADSTS700024" in code:
+            what, remedy = skew_in_words(skew)
+            raise ConfigurationError("azure", what + code, "at most five minutes", remedy) from None
+        raise ConfigurationError("azure", f"nobody signed in{code}", "a signed-in identity", SIGN_IN) from None
+
+
+def open_client(credential: TokenCredential, *names: str, **options: Any) -> MLClient:
+    """The SDK's client of a workspace (`names`) or of what `options` say; it sends no telemetry."""
+    be_quiet()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own schemas, no news to a user
+        from azure.ai.ml import MLClient
+    return MLClient(credential, *names, enable_telemetry=False, show_progress=False, **options)
+
+
+def be_quiet() -> None:
     """Keep the loggers from telling what errors tell anyway, and from telling addresses with signatures at all."""
     for name, level in {"azure": logging.ERROR, "msal": logging.ERROR, "urllib3": logging.INFO}.items():
         logger = logging.getLogger(name)

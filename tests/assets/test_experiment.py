@@ -55,7 +55,7 @@ def test_relative_paths_start_beside_the_experiments_folder(tmp_path):
         ({"lora_adapter": {"r": 0}}, ["lora_adapter.r", "0", "greater than or equal to 1"]),
         ({"awq_model": {"group_size": 48}}, ["awq_model.group_size", "48", "32", "128"]),
         ({"dataset": {}}, ["dataset.path", "required"]),
-        ({"base_model": {}}, ["base_model", "exactly one of package, folder, huggingface"]),
+        ({"base_model": {}}, ["base_model", "exactly one of package, folder, huggingface, azureml"]),
         ({"base_model": {"package": "a", "folder": "b"}}, ["exactly one"]),
         ({"base_model": {"huggingface": "a/b"}}, ["revision", "40 hexadecimal"]),
         ({"name": "x"}, ["name", "reserved"]),

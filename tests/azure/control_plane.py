@@ -89,6 +89,8 @@ class ControlExchange(Exchange):
     def _manage(self, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         self._check_token()
         url = urlsplit(self.path)
+        if "/registries/" in url.path:
+            return 200, self._in_registry(url.path)
         found = WORKSPACE.fullmatch(url.path)
         if not found:
             raise Refused(404, "NotFound", f"The stand-in has nothing at {url.path}")
@@ -101,6 +103,16 @@ class ControlExchange(Exchange):
             what = f"The Resource 'Microsoft.MachineLearningServices/workspaces/{found[3]}'"
             raise Refused(404, "ResourceNotFound", f"{what} under resource group '{found[2]}' was not found.")
         return self._in_workspace(workspace, found[4] or "", dict(parse_qsl(url.query)), body)
+
+    def _in_registry(self, path: str) -> dict[str, Any]:
+        from tests.azure.registries import DISCOVERY, REGISTRY
+
+        discovery, asset = DISCOVERY.fullmatch(path), REGISTRY.fullmatch(path)
+        name = discovery[1] if discovery else asset[3] if asset else ""
+        registry = self.stand_in.registries.get(name)
+        if registry is None:
+            raise Refused(404, "UserError", f"The registry '{name}' could not be found.")
+        return registry.discovery() if asset is None else registry.answer(asset[4])
 
     def _check_token(self) -> None:
         scheme, _, token = (self.headers.get("Authorization") or "").partition(" ")

@@ -16,6 +16,7 @@ from tests.azure.control_plane import SIGN_IN, ControlExchange
 from tests.azure.faults import Traffic
 from tests.azure.plane import Plane
 from tests.azure.proxy import ProxyConnection
+from tests.azure.registries import StandInRegistry
 from tests.azure.workspaces import StandInWorkspace
 
 CONTROL_HOSTS = ("management.azure.com", SIGN_IN, "login.windows.net")
@@ -38,6 +39,7 @@ class StandIn:
         self.client_secret, self.token_signature = secrets.token_urlsafe(30), secrets.token_urlsafe(30)
         self.secrets = {self.account_key, self.client_secret, self.token_signature}
         self.workspaces: dict[str, StandInWorkspace] = {}
+        self.registries: dict[str, StandInRegistry] = {}
         self.traffic = Traffic()
         self.clock_ahead = 0.0
         hosts = (*CONTROL_HOSTS, *(f"*{domain}" for domain in (*CONTROL_DOMAINS, BLOB_DOMAIN)))
@@ -75,8 +77,19 @@ class StandIn:
             self.storage(made).create_container()
         return made
 
+    def registry(self) -> StandInRegistry:
+        """A new registry with a container of its own."""
+        made = StandInRegistry(self, f"registry{len(self.registries)}")
+        self.registries[made.name] = made
+        self.storage_of(made.container_name).create_container()
+        return made
+
     def storage(self, workspace: StandInWorkspace) -> Any:
         """The ContainerClient of the account's owner, past proxy and faults, to look and to do damage."""
+        return self.storage_of(workspace.container_name)
+
+    def storage_of(self, container: str) -> Any:
+        """The same of any container, by its name."""
         from azure.storage.blob import ContainerClient
 
         assert self._azurite is not None
@@ -84,7 +97,7 @@ class StandIn:
         credential: Mapping[str, str] = {"account_name": self.account, "account_key": self.account_key}
         authority = str(self.certificates.authority)
         options: dict[str, Any] = {"connection_verify": authority, "use_env_settings": False}
-        return ContainerClient(url, workspace.container_name, credential=credential, **options)
+        return ContainerClient(url, container, credential=credential, **options)
 
     def start_again(self) -> None:
         """Forget faults and requests, set the clock right."""

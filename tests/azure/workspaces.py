@@ -75,7 +75,7 @@ class StandInWorkspace:
             "properties": {},
         }
         path = f"{self.path}/datastores/workspaceblobstore"
-        named = {"id": path, "name": "workspaceblobstore", "type": "x", "systemData": _system_data()}
+        named = {"id": path, "name": "workspaceblobstore", "type": "x", "systemData": system_data()}
         return {**named, "properties": properties}
 
     def secrets(self, expirable: bool) -> dict[str, Any]:
@@ -107,7 +107,7 @@ class StandInWorkspace:
             following = str(max((int(version) for version in versions if version.isdecimal()), default=0) + 1)
         properties = {"isArchived": False, "nextVersion": following, "latestVersion": next(reversed(versions))}
         properties |= {"tags": {}, "properties": {}}
-        named = {"id": f"{self.path}/{kind}/{name}", "name": name, "type": "x", "systemData": _system_data()}
+        named = {"id": f"{self.path}/{kind}/{name}", "name": name, "type": "x", "systemData": system_data()}
         return {**named, "properties": properties}
 
     def versions(self, kind: str, name: str) -> list[dict[str, Any]]:
@@ -142,13 +142,13 @@ class StandInWorkspace:
                 "name": version,
                 "type": f"Microsoft.MachineLearningServices/workspaces/{kind}/versions",
                 "properties": filled,
-                "systemData": before["systemData"] if before else _system_data(),
+                "systemData": before["systemData"] if before else system_data(),
             }
             versions[version] = document
             return (200 if before else 201), document
 
 
-def _system_data() -> dict[str, str]:
+def system_data() -> dict[str, str]:
     now = datetime.now(UTC).isoformat()
     by = {"createdBy": "stand-in", "createdByType": "User", "lastModifiedBy": "stand-in"}
     return {**by, "createdAt": now, "lastModifiedAt": now, "lastModifiedByType": "User"}

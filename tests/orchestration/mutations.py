@@ -155,6 +155,11 @@ PLACES: dict[str, Mutation] = {
     "base_model.folder": Mutation(renamed(lambda case: case.base_model, "base_model.folder"), NOTHING),
     "base_model.huggingface": Mutation(setting("base_model", HUB), AWQ_MODEL, MODEL),
     "base_model.revision": Mutation(setting("base_model", HUB | {"revision": "2" * 40}), AWQ_MODEL, MODEL),
+    "base_model.azureml": Mutation(
+        setting("base_model", {"azureml": "azureml://registries/azureml/models/Phi-3.5-mini-instruct/versions/4"}),
+        AWQ_MODEL,
+        MODEL,
+    ),
     "dataset.path": Mutation(renamed(rows, "dataset.path"), NOTHING),
     "awq_model.calibration_text": Mutation(setting("awq_model.calibration_text", PYTHON_DOCS), NOTHING),
     "registered_model.tags": Mutation(

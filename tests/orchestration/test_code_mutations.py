@@ -14,7 +14,7 @@ import pytest
 
 from assets.fingerprint import NEUTRAL
 from assets.recipes import SOURCES, STAGES
-from resources.base_models import FolderModel, HuggingFaceModel, PackageModel
+from resources.base_models import AzureMLModel, FolderModel, HuggingFaceModel, PackageModel
 from tests.orchestration.code_trees import ROOT, append_line, copy_code, install, plan_from, python_modules
 from tests.orchestration.mutations import (
     AWQ_MODEL,
@@ -192,7 +192,7 @@ def test_another_build_of_a_tool_makes_nothing_stale(own, tmp_path):
 
 def test_every_tool_has_a_row():
     assert {tool for recipe in RECIPES for tool in recipe.tools} == TOOLS.keys()
-    places = (PackageModel, FolderModel, HuggingFaceModel)
+    places = (PackageModel, FolderModel, HuggingFaceModel, AzureMLModel)
     assert {tool for place in places for tool in place.tools} == set(BASE_MODEL_TOOLS)
 
 

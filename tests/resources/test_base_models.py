@@ -37,7 +37,7 @@ def edit_json(file, **values):
 
 def fetch(place, folder):
     folder.mkdir()
-    place.fetch(folder, RecordedProgress())
+    place.fetch(folder, folder, RecordedProgress())
     return folder
 
 
@@ -193,7 +193,7 @@ from resources.base_models import HuggingFaceModel
 from resources.errors import PressError
 from resources.progress import RecordedProgress
 try:
-    HuggingFaceModel("owner/tiny", sys.argv[2]).fetch(Path(sys.argv[1]), RecordedProgress())
+    HuggingFaceModel("owner/tiny", sys.argv[2]).fetch(Path(sys.argv[1]), Path(sys.argv[1]), RecordedProgress())
 except PressError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
