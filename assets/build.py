@@ -11,6 +11,7 @@ from assets.stage import Recipe, Source, Stage, seen_manifest
 from resources.errors import StageError
 from resources.store.keys import Key
 from resources.store.lease import OnWait
+from resources.store.remote import Remote, RemoteDamageError
 from resources.store.store import Built, Produce, Store
 from resources.store.trees import link_or_copy
 
@@ -28,9 +29,12 @@ class Builder:
     provenance: Mapping[str, Any]
     force: bool = False
     on_wait: OnWait | None = None  # gets a line when another run computes what is wanted
+    remote: Remote | None = None  # is asked for what the store lacks, before it is computed
+    push: bool = False  # to the remote, what is not from there
+    on_damage: Callable[[str], None] | None = None  # gets a line for what is damaged in the remote
 
     def build(self, stage: Stage, inputs: Mapping[str, str]) -> Built:
-        """The stage's artifact for `inputs` (name → data version); computed only when the store lacks its key."""
+        """The stage's artifact for `inputs` (name → data version); computed only when store and remote lack its key."""
 
         def produce(folder: Path, scratch: Path) -> None:
             stage.check()
@@ -74,7 +78,31 @@ class Builder:
 
     def _build_recipe(self, recipe: Recipe, inputs: Mapping[str, str], produce: Produce, force: bool = False) -> Built:
         known = {name: inputs[name] for name in recipe.made_from}
-        return self._build_key(recipe, recipe.key(recipe.seen(known, self.store)), produce, known, force)
+        key = recipe.key(recipe.seen(known, self.store))
+        built = None if force or self.remote is None else self._restore(key, self.remote)
+        if built is None:
+            built = self._build_key(recipe, key, produce, known, force)
+        if self.push and self.remote is not None and built.outcome != "restored":
+            self._push(built, self.remote)
+        return built
+
+    def _restore(self, key: Key, remote: Remote) -> Built | None:
+        """The artifact as the remote has it; None where it has none or a damaged one, which must stop nobody."""
+        try:
+            return self.store.restore(key.id, remote, self.on_wait)
+        except RemoteDamageError as damage:
+            self._tell(f"{damage}. It is computed instead")
+            return None
+
+    def _push(self, built: Built, remote: Remote) -> None:
+        try:
+            remote.push(built.entry.key_id)
+        except RemoteDamageError as damage:
+            self._tell(f"{damage}. What is here is complete")
+
+    def _tell(self, line: str) -> None:
+        if self.on_damage is not None:
+            self.on_damage(line)
 
     def _build_key(
         self, recipe: Recipe, key: Key, produce: Produce, inputs: Mapping[str, str], force: bool = False

@@ -78,17 +78,27 @@ def run_command(
         list[str] | None, typer.Option(help="bring only this stage (and what it is made from) up to date")
     ] = None,
     force: Annotated[list[str] | None, typer.Option(help="compute this stage even though the store holds it")] = None,
+    no_remote: Annotated[
+        bool, typer.Option("--no-remote", help="neither look in the shared store nor push there")
+    ] = False,
+    push: Annotated[bool, typer.Option("--push", help="push to the shared store what is computed")] = False,
     as_json: Json = False,
 ) -> None:
     """Run what is stale and nothing else."""
+    if push and no_remote:
+        raise ConfigurationError("press run", "--push and --no-remote", "one of them")
     opened = open_experiment(experiment)
+    from orchestration.remotes import Remotes
     from orchestration.run import run
     from orchestration.terminal import ShownTerminal
 
-    forced = tuple(force or ())
+    forced, home = tuple(force or ()), press_home()
+    remotes = Remotes(home, use=not no_remote, push=push)
+    if push:
+        remotes.named(opened)
     with _interruptible():
         report = run(
-            opened, press_home(), ShownTerminal(forced), tuple(select or ()), forced, show_bars=sys.stderr.isatty()
+            opened, home, ShownTerminal(forced), tuple(select or ()), forced, sys.stderr.isatty(), remotes=remotes
         )
     if as_json:
         print_json(report.as_json())

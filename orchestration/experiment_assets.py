@@ -12,6 +12,7 @@ from assets.experiment import Experiment
 from assets.recipes import open_sources, open_stages
 from orchestration.kept_facts import KeptFacts
 from orchestration.registries import Registries
+from orchestration.remotes import Remotes
 from orchestration.savings import Savings
 from orchestration.stage_asset import source_asset, stage_asset
 from orchestration.terminal import Terminal
@@ -27,6 +28,7 @@ def build_definitions(
     terminal: Terminal | None = None,
     turns: Turns | None = None,
     sensors: Iterable[dg.SensorDefinition] = (),
+    remotes: Remotes | None = None,
 ) -> dg.Definitions:
     """The Dagster definitions of `experiments`, with the store and what is known of registries under PRESS_HOME.
 
@@ -48,6 +50,7 @@ def build_definitions(
         "terminal": terminal or Terminal(),
         "turns": turns or Turns(home),
         "savings": Savings(home),
+        "remotes": remotes or Remotes(home),
     }
     executor = dg.in_process_executor
     return dg.Definitions(

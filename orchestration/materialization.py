@@ -11,6 +11,7 @@ from assets.recipes import STAGE_NAMES
 from orchestration.experiment_assets import build_definitions
 from orchestration.history import asset_key, open_instance
 from orchestration.interrupted import close_interrupted_runs
+from orchestration.remotes import Remotes
 from orchestration.run_processes import process_tags
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
@@ -19,12 +20,18 @@ from resources.errors import StageError
 
 
 def materialize(
-    experiment: Experiment, pending: list[str], home: Path, turns: Turns, terminal: Terminal, show_bars: bool
+    experiment: Experiment,
+    pending: list[str],
+    home: Path,
+    turns: Turns,
+    terminal: Terminal,
+    show_bars: bool,
+    remotes: Remotes,
 ) -> None:
     """Materialize the `pending` stages in one Dagster run of this process; the caller has the experiment's turn."""
     with open_instance(home) as instance:
         close_interrupted_runs(instance)
-        _run(experiment, pending, instance, turns, terminal, show_bars)
+        _run(experiment, pending, instance, turns, terminal, show_bars, remotes)
 
 
 def _run(
@@ -34,8 +41,9 @@ def _run(
     turns: Turns,
     terminal: Terminal,
     show_bars: bool,
+    remotes: Remotes,
 ) -> None:
-    definitions = build_definitions([experiment], LocalCompute(show_bars), terminal, turns)
+    definitions = build_definitions([experiment], LocalCompute(show_bars), terminal, turns, remotes=remotes)
     keys = [asset_key(experiment.name, name) for name in pending]
     job = dg.define_asset_job("press_run", selection=dg.AssetSelection.assets(*keys))
     resolved = dg.Definitions(

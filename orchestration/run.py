@@ -13,6 +13,7 @@ from assets.recipes import STAGE_NAMES, open_stages
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import open_records
 from orchestration.registries import Registries
+from orchestration.remotes import Remotes
 from orchestration.reports import open_events
 from orchestration.restore import observe, restore_known
 from orchestration.run_processes import has_interrupted_run
@@ -20,6 +21,7 @@ from orchestration.savings import Saving, Savings, saving
 from orchestration.terminal import StageOutcome, Terminal
 from orchestration.turns import Turns
 from resources.errors import ConfigurationError, PressError
+from resources.store.remote import RemoteDamageError
 from resources.store.store import Store
 
 
@@ -79,9 +81,11 @@ def run(
     select: Iterable[str] = (),
     force: Iterable[str] = (),
     show_bars: bool = False,
+    remotes: Remotes | None = None,
 ) -> RunReport:
     """Bring `select` (every stage where empty) and what they are made from up to date."""
     started = time.monotonic()
+    remotes = remotes or Remotes(home)
     wanted = _with_inputs(experiment, select, force)
     turns = Turns(home)
     with turns.take(experiment.name, terminal.waiting):
@@ -89,6 +93,7 @@ def run(
             planned = Planner(Store(home), Registries(home), records).plan(experiment, force)
         _report_fresh(planned, wanted, home, terminal)
         _check_registry(planned, wanted, home)
+        _share_known(planned, wanted, remotes, terminal)
         pending: list[str] = []
         if not planned.is_observed or any(name not in terminal.outcomes for name in wanted):
             with open_events(home) as events:
@@ -97,7 +102,7 @@ def run(
         if pending:
             from orchestration.materialization import materialize
 
-            materialize(experiment, pending, home, turns, terminal, show_bars)
+            materialize(experiment, pending, home, turns, terminal, show_bars, remotes)
         elif has_interrupted_run(home):
             from orchestration.interrupted import close_interrupted_runs_under
 
@@ -127,6 +132,21 @@ def _check_registry(planned: Plan, wanted: set[str], home: Path) -> None:
     for one in planned.stages:
         if one.stage.registers and one.stage.name in wanted and one.status in ("run", "maybe", "restore"):
             Registries(home).check(planned.experiment)
+
+
+def _share_known(planned: Plan, wanted: set[str], remotes: Remotes, terminal: Terminal) -> None:
+    """Ask, before anything runs, whether the shared store can be used, and push what an earlier run could not."""
+    stale = [one for one in planned.stages if one.stage.name in wanted and one.status in ("run", "maybe", "restore")]
+    pushes = remotes.pushes(planned.experiment)
+    if any(pushes or one.entry is None for one in stale):
+        remotes.check(planned.experiment)
+    remote = remotes.of(planned.experiment)
+    for one in stale:
+        if pushes and remote is not None and one.entry is not None:
+            try:
+                remote.push(one.entry.key_id)
+            except RemoteDamageError as damage:
+                terminal.warned(f"{damage}. What is here is complete")
 
 
 def _complete(planned: Plan, terminal: Terminal) -> None:

@@ -14,8 +14,9 @@ from assets.recipes import SOURCES, STAGES, open_sources
 from assets.stage import Attempt, Recipe, Source, Stage
 from orchestration.history import InstanceEvents, InstanceRecords, asset_key, dagster_metadata, group_name
 from orchestration.interrupted import name_process
-from orchestration.metadata import metadata
+from orchestration.metadata import Value, metadata
 from orchestration.registries import Registries
+from orchestration.remotes import Remotes
 from orchestration.reports import report_observations, version_tags
 from orchestration.savings import saving
 from orchestration.terminal import Terminal
@@ -23,7 +24,8 @@ from orchestration.turns import Turns
 from resources.compute import Compute, Request
 from resources.errors import PressError
 from resources.progress import Progress
-from resources.store.store import Store
+from resources.store.remote import Remote
+from resources.store.store import Built, Store
 
 KINDS = {
     "dataset": {"pandas"},
@@ -49,12 +51,12 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         description=(type(stage).__doc__ or "").strip(),
         kinds=KINDS[stage.name],
         pool="gpu" if stage.name in GPU_STAGES else None,
-        required_resource_keys={"store", "registries", "compute", "terminal", "turns", "savings", "facts"},
+        required_resource_keys={"store", "registries", "compute", "terminal", "turns", "savings", "facts", "remotes"},
     )
     def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         name_process(context.instance, context.run)
         _take_turns(context)
-        _check_registry(context, stage)
+        _check_places(context, stage)
         inputs = _inputs(context, stage, source_names & set(stage.made_from))
         return _materialize(context, stage, inputs)
 
@@ -85,14 +87,15 @@ def _take_turns(context: dg.AssetExecutionContext) -> None:
     turns.hold({key.path[0] for key in context.run.asset_selection or [context.asset_key]}, context.log.info)
 
 
-def _check_registry(context: dg.AssetExecutionContext, stage: Stage) -> None:
-    """End a run that is to register where that cannot be, at its first stage instead of its last."""
+def _check_places(context: dg.AssetExecutionContext, stage: Stage) -> None:
+    """End a run that cannot reach what it needs, a registry or a shared store, at its first stage, not at its last."""
     experiment = stage.experiment
     registering = {asset_key(experiment.name, one.name) for one in STAGES if one.registers}
-    if registering.isdisjoint(context.run.asset_selection or ()):
-        return
     try:
-        context.resources.registries.check(experiment)
+        if not registering.isdisjoint(context.run.asset_selection or ()):
+            context.resources.registries.check(experiment)
+        if context.resources.remotes.pushes(experiment):
+            context.resources.remotes.check(experiment)  # who only looks there asks before computing in any case
     except PressError as error:
         context.resources.terminal.stage_failed(stage.name, error)
         raise dg.Failure(str(error), allow_retries=False) from error
@@ -137,8 +140,18 @@ def _materialize(
     return dg.MaterializeResult(
         data_version=dg.DataVersion(built.entry.digest),
         tags=version_tags(stage, built.entry, inputs, built.outcome),
-        metadata=dagster_metadata(metadata(stage, context.resources.facts, built.entry, inputs, saved, version)),
+        metadata=dagster_metadata(
+            metadata(stage, context.resources.facts, built.entry, inputs, saved, version)
+            | _restored_from(context.resources.remotes.of(stage.experiment), built)
+        ),
     )
+
+
+def _restored_from(remote: Remote | None, built: Built) -> dict[str, Value]:
+    """Where an artifact came from that was not computed here."""
+    if remote is None or built.outcome != "restored":
+        return {}
+    return {"restored from": remote.place, "bytes fetched": built.moved}
 
 
 def _builder(context: dg.AssetExecutionContext, experiment: Experiment, force: bool) -> Builder:
@@ -151,8 +164,22 @@ def _builder(context: dg.AssetExecutionContext, experiment: Experiment, force: b
         else:
             recipe.produce(Attempt(folder, scratch, inputs, _LogProgress(context)))
 
-    provenance = {"experiment": experiment.name, "run_id": context.run_id}
-    return Builder(context.resources.store, open_sources(experiment), launch, provenance, force, context.log.info)
+    def on_damage(line: str) -> None:
+        context.log.warning(line)
+        context.resources.terminal.warned(line)
+
+    remotes: Remotes = context.resources.remotes
+    return Builder(
+        context.resources.store,
+        open_sources(experiment),
+        launch,
+        {"experiment": experiment.name, "run_id": context.run_id},
+        force,
+        context.log.info,
+        remotes.of(experiment),
+        remotes.pushes(experiment),
+        on_damage,
+    )
 
 
 class _LogProgress(Progress):

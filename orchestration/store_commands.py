@@ -1,14 +1,19 @@
-"""press store: look into the artifact store, verify, repair and shrink it."""
+"""press store: look into the artifact store, verify, repair, shrink and share it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from orchestration.answers import Json, print_json, say
+from resources.errors import ConfigurationError
 from resources.home import press_home
+
+if TYPE_CHECKING:
+    from orchestration.sharing import Shared
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
 
@@ -87,3 +92,70 @@ def store_gc(
         print_json(asdict(done))
     else:
         show_collected(done)
+
+
+@store_app.command("push")
+def store_push(
+    experiment: Annotated[str, typer.Argument(metavar="[EXPERIMENT]")] = "travel",
+    all_experiments: Annotated[bool, typer.Option("--all", help="every experiment with a shared store")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="read what is there already and compare it")] = False,
+    as_json: Json = False,
+) -> None:
+    """Send what an experiment is made of now to its shared store; what is there already is not sent again."""
+    from assets.experiment import list_experiments, open_experiment
+    from orchestration.remotes import Remotes
+    from orchestration.sharing import push_experiment
+    from resources.store.store import Store
+
+    home = press_home()
+    remotes, documents = Remotes(home), []
+    for name in list_experiments() if all_experiments else [experiment]:
+        opened = open_experiment(name)
+        if all_experiments and opened.store.remote is None:
+            continue
+        remote = remotes.named(opened)
+        say(f"{name} → {remote.place}")
+        shared = _show_each(push_experiment(opened, Store(home), remote, verify))
+        documents.append(_document(name, remote.place, shared))
+    if all_experiments and not documents:
+        raise ConfigurationError("--all", "no experiment with store.remote", "at least one")
+    if as_json:
+        print_json({"experiments": documents} if all_experiments else documents[0])
+
+
+@store_app.command("pull")
+def store_pull(experiment: Annotated[str, typer.Argument()], as_json: Json = False) -> None:
+    """Bring what an experiment is made of now from its shared store; exit code 1 when that lacks a stage."""
+    from assets.experiment import open_experiment
+    from orchestration.remotes import Remotes
+    from orchestration.sharing import pull_experiment
+    from resources.store.store import Store
+
+    home, opened = press_home(), open_experiment(experiment)
+    remote = Remotes(home).named(opened)
+    say(f"{experiment} ← {remote.place}")
+    shared = _show_each(pull_experiment(opened, Store(home), remote))
+    if as_json:
+        print_json(_document(experiment, remote.place, shared))
+    if missing := [one.recipe for one in shared if one.outcome == "missing"]:
+        say(f"press: the shared store lacks {', '.join(missing)}; press run {experiment} computes what is missing")
+        raise typer.Exit(1)
+
+
+def _show_each(moving: Iterator[Shared]) -> list[Shared]:
+    """What `moving` yields, with a line on standard error for each as it comes."""
+    from resources.store.sizes import format_size
+
+    done: list[Shared] = []
+    for one in moving:
+        sizes = f"{format_size(one.moved):>10} of {format_size(one.bytes):<10}" if one.digest else " " * 24
+        say(f"  {one.recipe:<17}{one.outcome:<10}{sizes}  {one.note}".rstrip())
+        done.append(one)
+    say(f"{format_size(sum(one.moved for one in done))} moved")
+    return done
+
+
+def _document(experiment: str, place: str, shared: list[Shared]) -> dict[str, Any]:
+    moved = sum(one.moved for one in shared)
+    artifacts = [one.as_json() for one in shared]
+    return {"experiment": experiment, "remote": place, "moved": moved, "artifacts": artifacts}

@@ -49,6 +49,9 @@ class Terminal:
     def waiting(self, line: str) -> None:
         """Called with what is waited for, once for each wait that takes a while."""
 
+    def warned(self, line: str) -> None:
+        """Called with what is not as it should be and stops nothing."""
+
     def stage_started(self, stage: str) -> None:
         """Called when a stage's body begins."""
 
@@ -86,6 +89,9 @@ class ShownTerminal(Terminal):
 
     def waiting(self, line: str) -> None:
         self._console.print(f"  [dim]{line}[/dim]")
+
+    def warned(self, line: str) -> None:
+        self._console.print(f"press: warning: {line}", style="yellow", markup=False, soft_wrap=True)
 
     def stage_started(self, stage: str) -> None:
         if sys.stderr.isatty():

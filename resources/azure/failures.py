@@ -29,7 +29,7 @@ STATUS_REMEDIES = {
 def azure_errors(place: str, remedies: Mapping[int, str] = STATUS_REMEDIES) -> Iterator[None]:
     """Turn every error of the Azure SDKs inside the block into a StageError of `place`.
 
-    remedies: status → what to do about it; 401 is also that of nobody being signed in.
+    remedies: status → what to do about it; 401 is also for nobody being signed in, 0 for no answer.
     """
     from azure.core.exceptions import AzureError
 
@@ -54,7 +54,7 @@ def in_words(error: Exception, remedies: Mapping[int, str] = STATUS_REMEDIES) ->
         return f"Azure answered {status}" + (f" {code}" if code else ""), remedy
     if isinstance(error, ClientAuthenticationError):
         return f"signing in failed{sign_in_code(error)}", remedies.get(401, SIGN_IN)
-    return f"there is no connection to Azure ({type(error).__name__})", LATER
+    return f"there is no connection to Azure ({type(error).__name__})", remedies.get(0, LATER)
 
 
 def error_code(error: Any) -> str:
