@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 from functools import cache
-from importlib.util import resolve_name
 from pathlib import Path
 
+from assets.module_code import KnownCode, ModuleCode
+from resources.home import press_home
 from resources.store.keys import encode
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -19,6 +19,7 @@ NEUTRAL = (
     "assets.experiment",
     "assets.stage",
     "assets.fingerprint",
+    "assets.module_code",
     "resources.azure",
     "resources.errors",
     "resources.plots",
@@ -37,13 +38,14 @@ def code_fingerprint(module: str) -> str:
 @cache
 def module_fingerprints(module: str) -> dict[str, str]:
     """Name → sha256 of its AST, for `module` and every first-party module it imports."""
-    return {name: module_fingerprint(name) for name in sorted(implementing_modules(module))}
+    found = {name: module_fingerprint(name) for name in sorted(implementing_modules(module))}
+    _known().keep()
+    return found
 
 
-@cache
 def module_fingerprint(module: str) -> str:
     """sha256 of the AST of `module` alone."""
-    return hashlib.sha256(ast.dump(_tree(module)).encode()).hexdigest()
+    return _code(module).ast
 
 
 @cache
@@ -67,23 +69,7 @@ def _neutral(module: str) -> bool:
 
 
 def _mentions(module: str) -> set[str]:
-    names: set[str] = set()
-    for node in ast.walk(_tree(module)):
-        if isinstance(node, ast.Import):
-            names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            source = _absolute(node, module)
-            names.add(source)
-            names.update(f"{source}.{alias.name}" for alias in node.names)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            names.add(node.value)
-    return {name for name in names if name.partition(".")[0] in PACKAGES and _is_module(name)}
-
-
-def _absolute(node: ast.ImportFrom, module: str) -> str:
-    """What `module` imports from, a relative import made absolute."""
-    package = module if _file(module).name == "__init__.py" else module.rpartition(".")[0]
-    return resolve_name("." * node.level + (node.module or ""), package)
+    return {name for name in _code(module).mentions if _is_module(name)}
 
 
 def _packages(module: str) -> list[str]:
@@ -92,8 +78,9 @@ def _packages(module: str) -> list[str]:
     return [".".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
+@cache
 def _is_module(name: str) -> bool:
-    return all(part.isidentifier() for part in name.split(".")) and _file(name).is_file()
+    return _file(name).is_file()
 
 
 def _file(module: str) -> Path:
@@ -102,15 +89,10 @@ def _file(module: str) -> Path:
 
 
 @cache
-def _tree(module: str) -> ast.Module:
-    return _without_docstrings(ast.parse(_file(module).read_bytes()))
+def _code(module: str) -> ModuleCode:
+    return _known().of(module, _file(module))
 
 
-def _without_docstrings(tree: ast.Module) -> ast.Module:
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            continue
-        first = node.body[0] if node.body else None
-        if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
-            node.body = node.body[1:] or [ast.Pass()]
-    return tree
+@cache
+def _known() -> KnownCode:
+    return KnownCode(press_home() / "modules.json", PACKAGES)

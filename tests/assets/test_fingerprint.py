@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ast
 
-from assets.fingerprint import NEUTRAL, ROOT, _without_docstrings, implementing_modules
+from assets.fingerprint import NEUTRAL, ROOT, implementing_modules
+from assets.module_code import without_docstrings
 from assets.recipes import SOURCES, STAGES
 
 RECIPES = (*STAGES, *SOURCES, *(part for stage in STAGES for part in stage.parts))
@@ -26,7 +27,7 @@ DRIVING = (
 
 
 def dump(source: str) -> str:
-    return ast.dump(_without_docstrings(ast.parse(source)))
+    return ast.dump(without_docstrings(ast.parse(source)))
 
 
 def test_comments_docstrings_and_layout_do_not_count():
