@@ -119,21 +119,35 @@ class SharedStore:
         """Leave here the artifact alone, under no key."""
         self._begin()
         manifest, folder = self._store.manifest(digest), self._store.open(digest)
-        if (verify or digest in self._suspects) and self.manifest(digest) is not None:
-            self._verify(manifest)
         names = Names(_blob_name, _manifest_name(digest))
         try:
-            return publish(self._container, manifest, lambda record: folder / record.path, names, thorough=True)
+            done = publish(self._container, manifest, lambda record: folder / record.path, names, thorough=True)
         except FileNotFoundError as error:
             raise StageError(f"artifact {digest[:12]}", "it was freed while it was sent", "Run press run") from error
+        if verify or digest in self._suspects:
+            self._verify(manifest)
+        return done
+
+    def push_folder(self, manifest: Manifest, folder: Path) -> None:
+        """Leave here the files of `folder` as an artifact, under no key; `manifest` says what they are."""
+        self._begin()
+        publish(
+            self._container,
+            manifest,
+            lambda record: folder / record.path,
+            Names(_blob_name, _manifest_name(manifest.digest)),
+        )
 
     def _keep_other(self, there: Entry, verify: bool) -> Transfer:
-        """What another machine filed under the key stays, as long as it is whole."""
-        manifest = self.manifest(there.digest)
-        if manifest is None:
-            raise self._damage(_manifest_name(there.digest), "there is no such blob, which a key names")
-        if verify or there.digest in self._suspects:
-            self._verify(manifest)
+        """What another machine filed under the key stays, as long as it is whole: nobody here can mend it."""
+        try:
+            manifest = self.manifest(there.digest)
+            if manifest is None:
+                raise self._damage(_manifest_name(there.digest), "there is no such blob")
+            if verify or there.digest in self._suspects:
+                self._verify(manifest)
+        except RemoteDamageError as error:
+            raise self._damage(_key_name(there.key_id), f"it names an artifact that is damaged ({error})") from error
         return Transfer(0, manifest.bytes, _OTHER)
 
     def _verify(self, manifest: Manifest) -> None:

@@ -282,6 +282,35 @@ def test_one_who_met_damage_and_computed_is_told_when_pushing(azure, workspace, 
         shared.push(KEY.id)
 
 
+def test_one_who_met_a_lost_blob_and_computed_sends_it_again(azure, workspace, sas, tmp_path):
+    entry = pushed(workspace, tmp_path / "a")
+    record = Store(tmp_path / "a").manifest(entry.digest).files[0]
+    azure.storage(workspace).delete_blob(f"{PREFIX}/blobs/{record.sha256[:2]}/{record.sha256}")
+    shared = opened(workspace, tmp_path / "b")
+    with pytest.raises(RemoteDamageError, match="no such blob"):
+        shared.fetch(KEY.id)
+    build(tmp_path / "b")
+    assert shared.push(KEY.id).moved == record.size
+    assert opened(workspace, tmp_path / "c").fetch(KEY.id) == entry
+
+
+@pytest.mark.parametrize("kind", ["blobs", "manifests"])
+def test_a_key_whose_artifact_nobody_here_can_mend_is_named(azure, workspace, sas, tmp_path, kind):
+    entry = pushed(workspace, tmp_path / "a", seed=1)
+    record = next(one for one in Store(tmp_path / "a").manifest(entry.digest).files if one.path == "seed")
+    lost = {"blobs": f"blobs/{record.sha256[:2]}/{record.sha256}", "manifests": f"manifests/{entry.digest}.json"}[kind]
+    azure.storage(workspace).delete_blob(f"{PREFIX}/{lost}")
+    shared = opened(workspace, tmp_path / "b")
+    with pytest.raises(RemoteDamageError, match=lost):
+        shared.fetch(KEY.id)
+    other = build(tmp_path / "b")
+    with pytest.raises(RemoteDamageError, match=rf"keys/{KEY.id}.*{lost}"):
+        shared.push(KEY.id)
+    azure.storage(workspace).delete_blob(f"{PREFIX}/keys/{KEY.id}.json")
+    shared.push(KEY.id)
+    assert opened(workspace, tmp_path / "c").fetch(KEY.id) == other
+
+
 def canonical(files):
     return json.dumps({"files": files}, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()
 
