@@ -19,7 +19,7 @@ from pathlib import Path
 from resources.base_models import PackageModel
 from resources.calibration_text import calibration_part, measuring_part, read, token_samples
 from resources.olive.awq_folder import load_dequantized
-from resources.olive.awq_model import PASSES, awq_run_config, calibration_data
+from resources.olive.awq_model import PASSES, awq_run_config, batch_size, calibration_data
 from resources.olive.workflow import run_workflow
 from resources.perplexity import perplexity
 from resources.progress import RecordedProgress
@@ -97,6 +97,7 @@ def _run_configs(base: Path, samples: Path, options: argparse.Namespace) -> dict
         ratios=options.ratios,
         clip=True,
         device=options.device,
+        batch_size=batch_size(options.device, options.tokens),
     )
     methods = {
         "rtn": common | {"passes": {"rtn": {"type": "Rtn", **grid}}},

@@ -8,6 +8,7 @@ from typing import Any
 
 from resources.errors import ConfigurationError
 
+TOKENS_AT_ONCE = {"cpu": 512, "cuda": 8192}
 GROUP_SIZES = (16, 32, 64, 128, 256)
 PASSES = {"OlivePressAwq": "resources.olive.passes.awq"}
 
@@ -22,11 +23,12 @@ def awq_run_config(
     ratios: int,
     clip: bool,
     device: str = "cpu",
+    batch_size: int = 1,
     trust_remote_code: bool = False,
 ) -> dict[str, Any]:
     """Olive's run config: one AWQ pass over the Hugging Face folder `base_model`.
 
-    samples_file: JSON list of equally long lists of token ids to calibrate on.
+    samples_file: JSON list of equally long lists of token ids to calibrate on, `batch_size` of them at once.
     """
     return {
         "workflow_id": "awq_model",
@@ -36,7 +38,7 @@ def awq_run_config(
             "task": "text-generation",
             "load_kwargs": {"trust_remote_code": trust_remote_code},
         },
-        "data_configs": [calibration_data(samples_file)],
+        "data_configs": [calibration_data(samples_file, batch_size)],
         "passes": {
             "awq": {
                 "type": "OlivePressAwq",
@@ -52,15 +54,20 @@ def awq_run_config(
     }
 
 
-def calibration_data(samples_file: Path) -> dict[str, Any]:
-    """Olive's data config "calibration" that reads `samples_file`, one sample a batch."""
+def calibration_data(samples_file: Path, batch_size: int = 1) -> dict[str, Any]:
+    """Olive's data config "calibration" that reads `samples_file`."""
     return {
         "name": "calibration",
         "load_dataset_config": {"type": "olive_press_token_samples", "file": str(samples_file)},
         "pre_process_data_config": {"type": "skip_pre_process"},
         "post_process_data_config": {"type": "skip_post_process"},
-        "dataloader_config": {"batch_size": 1},
+        "dataloader_config": {"batch_size": batch_size},
     }
+
+
+def batch_size(device: str, tokens: int) -> int:
+    """How many samples of `tokens` tokens go through a layer at once on `device`, "cpu" or "cuda"."""
+    return max(1, TOKENS_AT_ONCE[device] // tokens)
 
 
 def accepted_group_sizes(config: Mapping[str, Any]) -> tuple[int, ...]:

@@ -2,7 +2,8 @@
 
 Decoder layer by decoder layer: gather what its linear layers read, scale the folds (awq_scale.py), choose each group's
 grid (awq_clip.py) and pack the weights as Olive's QuantLinear. Every layer reads what the float model computes. One
-layer is on the accelerator at a time, in float32.
+layer is on the accelerator at a time, in float32, and of the hidden states of the calibration text one batch where
+all of them would take much of its memory.
 
 Olive's base finds the modules of an architecture (ModelWrapper), reads the calibration data and writes the folder; its
 packed weights are those of its own Rtn pass, with scales and zero points from here.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,15 @@ from torch import nn
 from resources.errors import ConfigurationError, StageError
 from resources.olive.passes import token_samples  # noqa: F401  # registers the data component that run configs name
 from resources.olive.passes.awq_clip import best_grid
-from resources.olive.passes.awq_fold import possible_folds, working_folds
+from resources.olive.passes.awq_fold import Fold, possible_folds, working_folds
 from resources.olive.passes.awq_scale import ChosenScale, scale
 from resources.olive.passes.input_statistics import InputStatistics, gathered
-from resources.olive.passes.quantization_grid import GridShape, row_blocks
+from resources.olive.passes.quantization_grid import GridShape
+from resources.olive.phases import phase
 from resources.olive.progress_channel import current_progress
 
 LAYERS_FILE = "awq_layers.json"
-SEARCH_TOKENS = 512  # the scale search judges by about this many tokens, spread over the calibration text
+HIDDEN_SHARE = 0.25  # of the accelerator's memory that all hidden states may take there
 
 
 class OlivePressAwq(Pass):
@@ -67,10 +69,13 @@ class OlivePressAwq(Pass):
         if not isinstance(model, HfModelHandler):
             raise StageError("awq_model", f"the base model is a {type(model).__name__}; accepted: HfModel")
         settings: Any = config
-        wrapper, quantization, retie = _prepared(model, config)
+        with phase("load"):
+            wrapper, quantization, retie = _prepared(model, config)
         shape = GridShape(int(settings.bits), settings.group_size, settings.sym)
-        chosen = AwqLayers(model, wrapper, settings, shape).quantize()
-        result = finalize(model, output_model_path, wrapper, quantization, settings.device, retie)
+        with _fast_products(settings.device):
+            chosen = AwqLayers(model, wrapper, settings, shape).quantize()
+        with phase("save"):
+            result = finalize(model, output_model_path, wrapper, quantization, settings.device, retie)
         Path(output_model_path, LAYERS_FILE).write_text(json.dumps(chosen, indent=1) + "\n", encoding="utf-8")
         return result
 
@@ -92,17 +97,16 @@ class AwqLayers:
     """The decoder layers of one model on their way through AWQ."""
 
     def __init__(self, model: HfModelHandler, wrapper: ModelWrapper, settings: Any, shape: GridShape) -> None:
-        self.wrapper, self.settings, self.shape = wrapper, settings, shape
-        with _without_cache(wrapper.model.config):
+        self.wrapper, self.settings, self.shape, self.device = wrapper, settings, shape, settings.device
+        with _without_cache(wrapper.model.config), phase("calibrate", self.device):
             hidden, arguments, keywords = get_layer_inputs_for_calibration(
-                model, wrapper, settings.data_config, settings.device
+                model, wrapper, settings.data_config, self.device
             )
         if not hidden:
             raise StageError("awq_model", "the calibration data is empty")
-        self.hidden: list[torch.Tensor] = [values.float() for values in hidden]
+        home = hidden_states_home(self.device, sum(values.numel() for values in hidden) * 4)
+        self.hidden: list[torch.Tensor] = [values.to(home).float() for values in hidden]
         self.arguments, self.keywords = _in_float32(arguments), _in_float32(keywords)
-        tokens = sum(values.shape[:-1].numel() for values in hidden)
-        self.token_stride = max(1, tokens // SEARCH_TOKENS)
 
     def quantize(self) -> list[dict[str, Any]]:
         """Quantize every layer in place; one row per layer and fold, with the α chosen and the errors."""
@@ -110,9 +114,11 @@ class AwqLayers:
         rows = []
         for index, layer in enumerate(layers):
             dtypes = {name: parameter.dtype for name, parameter in layer.layer.named_parameters()}
-            layer.layer.to(self.settings.device, torch.float32)
+            with phase("load", self.device):
+                layer.layer.to(self.device).float()  # converted where it is fast
             chosen = self._quantize_layer(layer, dtypes)
-            _pack_layer(layer.layer, dtypes)
+            with phase("pack", self.device):
+                _pack_layer(layer.layer, dtypes)
             rows += [{"layer": index, **asdict(scale)} for scale in chosen]
             current_progress().step("awq", index + 1, len(layers), _note(chosen))
         return rows
@@ -120,27 +126,75 @@ class AwqLayers:
     def _quantize_layer(self, layer: LayerWrapper, dtypes: dict[str, torch.dtype]) -> list[ChosenScale]:
         """Fold the best scales into the layer, then choose the grid of every linear layer's weights."""
         linears = {name: module for name, module in layer.layer.named_modules() if hasattr(module, "quant_info")}
-        with gathered(list(linears.values()), self.shape, self.token_stride) as statistics:
-            outputs = [self._compute(layer.layer, sample) for sample in range(len(self.hidden))]
-        possible = [fold for fold in possible_folds(self.wrapper, layer) if statistics.keys() >= set(fold.linears)]
-        folds = working_folds(possible, lambda: self._compute(layer.layer, 0), self.hidden[0], outputs[0])
-        chosen = [scale(fold, statistics[fold.linears[0]], self.shape, self.settings.ratios) for fold in folds]
-        for name, linear in linears.items():
-            self._choose_grid(linear, statistics.get(linear), dtypes[f"{name}.weight"])
-        self.hidden = outputs
+        ratios, clip = self.settings.ratios, self.settings.clip
+        with phase("search", self.device):
+            folds = self._working_folds(layer)
+        with phase("calibrate", self.device), gathered(list(linears.values()), self.shape) as statistics:
+            for batch, hidden in enumerate(self.hidden):
+                hidden.copy_(self._compute(layer.layer, *self._batch(batch)))
+        with phase("search", self.device):
+            read = [fold for fold in folds if statistics.keys() >= set(fold.linears)]
+            chosen = [scale(fold, statistics[fold.linears[0]], self.shape, ratios) for fold in read]
+        with phase("clip", self.device):
+            for name, linear in linears.items():
+                known = statistics.get(linear) if clip else None  # a layer that no token reached is not clipped
+                self._choose_grid(linear, known, dtypes[f"{name}.weight"])
         return chosen
 
     def _choose_grid(self, linear: Any, statistics: InputStatistics | None, dtype: torch.dtype) -> None:
         """Scales, as `dtype` can hold them, and zero points go to `linear.quant_info`."""
-        # a layer that no token reached is rounded and not clipped
-        gram = statistics.group_gram if statistics is not None and self.settings.clip else None
-        found = [best_grid(linear.weight[rows], gram, self.shape) for rows in row_blocks(linear.weight)]
-        scales, zeros = (torch.cat(part).squeeze(-1) for part in zip(*found, strict=True))
+        gram = statistics.group_gram if statistics is not None else None
+        scales, zeros = best_grid(linear.weight, gram, self.shape)
         linear.quant_info.scales, linear.quant_info.zero_points = scales.to(dtype).float(), zeros.to(torch.int32)
 
-    def _compute(self, layer: nn.Module, sample: int) -> torch.Tensor:
-        output = layer(self.hidden[sample], *self.arguments[sample], **self.keywords[sample])
+    def _working_folds(self, layer: LayerWrapper) -> list[Fold]:
+        """The folds that change nothing on the first sample of the text, in exact float32."""
+        size = len(self.hidden[0])
+        first = [_first_sample(value, size) for value in self._batch(0)]
+        with _matmul_precision("highest"):
+            outputs = self._compute(layer.layer, *first)
+            folds = possible_folds(self.wrapper, layer)
+            return working_folds(folds, lambda: self._compute(layer.layer, *first), first[0], outputs)
+
+    def _batch(self, batch: int) -> tuple[torch.Tensor, Any, Any]:
+        return self.hidden[batch].to(self.device), self.arguments[batch], self.keywords[batch]
+
+    def _compute(self, layer: nn.Module, hidden: torch.Tensor, arguments: Any, keywords: Any) -> torch.Tensor:
+        output = layer(hidden, *arguments, **keywords)
         return output[0] if isinstance(output, tuple) else output
+
+
+def hidden_states_home(device: str, size: int) -> str:
+    """Where `size` bytes of hidden states wait between two layers: on the accelerator where there is room."""
+    if not device.startswith("cuda"):
+        return device
+    return device if size <= HIDDEN_SHARE * torch.cuda.get_device_properties(device).total_memory else "cpu"
+
+
+@contextmanager
+def _matmul_precision(precision: str) -> Iterator[None]:
+    kept = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(kept)
+
+
+def _fast_products(device: str) -> AbstractContextManager[None]:
+    """Inside the block CUDA multiplies float32 with TF32's 10 bits, more than the bfloat16 that models are run in."""
+    return _matmul_precision("high") if device.startswith("cuda") else nullcontext()
+
+
+def _first_sample(value: Any, batch_size: int) -> Any:
+    """`value` with every tensor in it that has a row for each of the `batch_size` samples cut to the first row."""
+    if isinstance(value, torch.Tensor):
+        return value[:1] if value.dim() > 1 and len(value) == batch_size else value
+    if isinstance(value, dict):
+        return {name: _first_sample(item, batch_size) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_first_sample(item, batch_size) for item in value)
+    return value
 
 
 @contextmanager

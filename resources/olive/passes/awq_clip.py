@@ -10,7 +10,15 @@ from __future__ import annotations
 
 import torch
 
-from resources.olive.passes.quantization_grid import GridShape, bounds, grid, rounded
+from resources.olive.passes.quantization_grid import (
+    GridShape,
+    bounds,
+    grid,
+    kernels_for,
+    output_errors,
+    rounded,
+    row_blocks,
+)
 
 SHRINKS = tuple(1 - step / 20 for step in range(11))
 
@@ -19,11 +27,23 @@ SHRINKS = tuple(1 - step / 20 for step in range(11))
 def best_grid(
     weight: torch.Tensor, group_gram: torch.Tensor | None, shape: GridShape
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scales and zero points, [rows, groups, 1], of the best grid; without `group_gram` the bounds are not searched.
+    """Scales and zero points, [rows, groups], of the best grid; without `group_gram` the bounds are not searched.
 
     weight: [rows, columns]; group_gram: [groups, group size, group size].
     """
-    groups = shape.groups(weight)
+    kernels = kernels_for(weight, shape)
+    if kernels is not None and group_gram is not None:
+        low, high = kernels.best_bounds(weight, group_gram, SHRINKS, shape)
+        return grid(low, high, shape)
+    found = [_best_grid(shape.groups_first(weight[rows]), group_gram, shape) for rows in row_blocks(weight)]
+    scales, zeros = (torch.cat(part, dim=1).squeeze(-1).T.contiguous() for part in zip(*found, strict=True))
+    return scales, zeros
+
+
+def _best_grid(
+    groups: torch.Tensor, group_gram: torch.Tensor | None, shape: GridShape
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scales and zero points, [groups, rows, 1], for weights [groups, rows, group size]."""
     low, high = bounds(groups)
     if group_gram is None:
         return grid(low, high, shape)
@@ -34,7 +54,8 @@ def best_grid(
         for shrink in SHRINKS:
             tried_low = low * shrink if moves_low else start_low
             tried_high = high * shrink if moves_high else start_high
-            error = _error(groups, tried_low, tried_high, group_gram, shape)
+            difference = rounded(groups, *grid(tried_low, tried_high, shape), shape).sub_(groups)
+            error = output_errors(difference, group_gram)
             better = error < least
             least = torch.where(better, error, least)
             best_low = torch.where(better, tried_low, best_low)
@@ -42,11 +63,3 @@ def best_grid(
         if shape.symmetric:  # one scale: there is nothing to search apart
             break
     return grid(best_low, best_high, shape)
-
-
-def _error(
-    groups: torch.Tensor, low: torch.Tensor, high: torch.Tensor, group_gram: torch.Tensor, shape: GridShape
-) -> torch.Tensor:
-    """[rows, groups, 1]."""
-    difference = rounded(groups, *grid(low, high, shape), shape).sub_(groups).transpose(0, 1).contiguous()
-    return torch.bmm(difference, group_gram).mul_(difference).sum(-1).T.unsqueeze(-1)

@@ -1,9 +1,14 @@
-"""What AWQ needs to know of a linear layer's inputs, gathered while calibration text runs through a decoder layer."""
+"""What AWQ needs to know of a linear layer's inputs, gathered while calibration text runs through a decoder layer.
+
+No inputs are kept: a group of weights that rounding changes by d changes the outputs by Σ (d · x)² = d · Σ x·xᵀ · dᵀ,
+so that the Gram matrices Σ x·xᵀ of the groups' columns tell every such error exactly, over all tokens.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -11,18 +16,14 @@ from resources.olive.passes.quantization_grid import GridShape
 
 
 class InputStatistics:
-    """Statistics of inputs x, [tokens, columns], of one linear layer or of several that read the same tensor.
+    """Statistics of inputs x, [tokens, columns], of one linear layer or of several that read the same tensor."""
 
-    Means and Gram matrices are exact over all tokens; the scale search judges by evenly spread tokens.
-    """
-
-    def __init__(self, shape: GridShape, token_stride: int) -> None:
+    def __init__(self, shape: GridShape) -> None:
         self._shape = shape
-        self._token_stride = token_stride
         self._tokens = 0
         self._magnitude: torch.Tensor | float = 0.0
         self._gram: torch.Tensor | float = 0.0
-        self._kept: list[torch.Tensor] = []
+        self._output_sizes: dict[torch.nn.Module, torch.Tensor] = {}
 
     def add(self, inputs: torch.Tensor) -> None:
         rows = inputs.reshape(-1, inputs.shape[-1])
@@ -30,7 +31,11 @@ class InputStatistics:
         self._magnitude = self._magnitude + rows.abs().sum(0)
         grouped = self._shape.groups(rows).transpose(0, 1)
         self._gram = self._gram + torch.bmm(grouped.transpose(1, 2), grouped)
-        self._kept.append(rows[:: self._token_stride].clone())
+
+    def add_output(self, linear: torch.nn.Module, output: torch.Tensor) -> None:
+        bias: Any = getattr(linear, "bias", None)
+        size = (output if bias is None else output - bias).square().sum(dtype=torch.float64)
+        self._output_sizes[linear] = self._output_sizes.get(linear, 0) + size
 
     @property
     def magnitude(self) -> torch.Tensor:
@@ -42,34 +47,29 @@ class InputStatistics:
         """Sum of x·xᵀ over all tokens inside each group of columns, [groups, group size, group size]."""
         return torch.as_tensor(self._gram)
 
-    @property
-    def tokens(self) -> torch.Tensor:
-        """The inputs of every `token_stride`-th token, [kept tokens, columns]."""
-        if len(self._kept) > 1:
-            self._kept = [torch.cat(self._kept)]
-        return self._kept[0]
+    def output_size(self, linears: Sequence[torch.nn.Module]) -> float:
+        """Sum of (W · x)² over all tokens and the outputs of `linears`."""
+        return float(sum(self._output_sizes[linear] for linear in linears))
 
     def divide(self, scale: torch.Tensor) -> None:
-        """Make these the statistics of x / scale."""
+        """Make these the statistics of x / scale, for weights that are scaled in turn."""
         self._magnitude = self._magnitude / scale
         self._gram = self._gram / self._shape.outer(scale)
-        self._kept = [self.tokens / scale]
 
 
 @contextmanager
-def gathered(
-    modules: Sequence[torch.nn.Module], shape: GridShape, token_stride: int
-) -> Iterator[dict[torch.nn.Module, InputStatistics]]:
+def gathered(modules: Sequence[torch.nn.Module], shape: GridShape) -> Iterator[dict[torch.nn.Module, InputStatistics]]:
     """Inside the block, forward passes fill the statistics of `modules`; those that read one tensor share theirs."""
     statistics: dict[torch.nn.Module, InputStatistics] = {}
     seen: list[tuple[torch.Tensor, torch.nn.Module]] = []
 
-    def gather(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], _: object) -> None:
+    def gather(module: torch.nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
         if seen and seen[-1][0] is inputs[0]:
             statistics[module] = statistics[seen[-1][1]]
-            return
-        seen[:] = [(inputs[0], module)]
-        statistics.setdefault(module, InputStatistics(shape, token_stride)).add(inputs[0])
+        else:
+            seen[:] = [(inputs[0], module)]
+            statistics.setdefault(module, InputStatistics(shape)).add(inputs[0])
+        statistics[module].add_output(module, output)
 
     hooks = [module.register_forward_hook(gather) for module in modules]
     try:

@@ -1,18 +1,23 @@
 """The grid of values that a group of weights is rounded to, as Olive's WeightQuantizer lays it, fast enough to search.
 
-Weights come as groups, [rows, groups, group size]; bounds, scales and zero points as [rows, groups, 1]. Integer codes
-run from 0 to 2^bits − 1 and stand for (code − zero point) · scale.
+Weights come in groups along their last dimension, bounds, scales and zero points with a last dimension of 1. Integer
+codes run from 0 to 2^bits − 1 and stand for (code − zero point) · scale.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 
 # Elements of a block: small enough for a core's cache, large enough to fill a GPU.
 BLOCK_ELEMENTS = {"cpu": 1 << 16, "cuda": 1 << 24}
+KERNELS = "resources.olive.passes.awq_kernels"
+KERNEL_GROUP_SIZES = (16, 32, 64, 128)  # a larger group's Gram matrix is too large for a multiprocessor's memory
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,12 @@ class GridShape:
         return 2**self.bits - 1
 
     def groups(self, weight: torch.Tensor) -> torch.Tensor:
-        """`weight`, [rows, columns], as groups."""
+        """`weight`, [rows, columns], as [rows, groups, group size]."""
         return weight.reshape(weight.shape[0], -1, self.group_size)
+
+    def groups_first(self, weight: torch.Tensor) -> torch.Tensor:
+        """`weight`, [rows, columns], as [groups, rows, group size], the layout of products with Gram matrices."""
+        return self.groups(weight).transpose(0, 1).contiguous()
 
     def outer(self, columns: torch.Tensor) -> torch.Tensor:
         """Products of the columns' values inside each group, [groups, group size, group size]."""
@@ -60,8 +69,22 @@ def rounded(groups: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, shape
     return codes.sub_(zero).mul_(scale)
 
 
+def output_errors(difference: torch.Tensor, group_gram: torch.Tensor) -> torch.Tensor:
+    """‖difference · x‖² over all tokens x, [groups, rows, 1].
+
+    difference: of weights, [groups, rows, group size]; group_gram: [groups, group size, group size].
+    """
+    return torch.bmm(difference, group_gram).mul_(difference).sum(-1, keepdim=True)
+
+
 def row_blocks(weight: torch.Tensor) -> Iterator[slice]:
     """Slices that cover the rows of `weight` in blocks that suit its device."""
     rows = max(1, BLOCK_ELEMENTS.get(weight.device.type, 1 << 20) // weight.shape[1])
     for start in range(0, weight.shape[0], rows):
         yield slice(start, start + rows)
+
+
+def kernels_for(weight: torch.Tensor, shape: GridShape) -> Any:
+    """The module of Triton kernels where it serves `weight`; None where the searches must do with PyTorch."""
+    usable = weight.is_cuda and shape.group_size in KERNEL_GROUP_SIZES and find_spec("triton") is not None
+    return import_module(KERNELS) if usable else None

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resources.errors import ConfigurationError
-from resources.olive.awq_model import accepted_group_sizes, awq_run_config, check_group_size
+from resources.olive.awq_model import accepted_group_sizes, awq_run_config, batch_size, check_group_size
 
 SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
 
@@ -46,6 +46,10 @@ def test_run_config():
             }
         },
     }
+
+
+def test_a_batch_is_one_sample_on_the_cpu_and_many_on_a_gpu():
+    assert (batch_size("cpu", 512), batch_size("cuda", 512), batch_size("cuda", 100_000)) == (1, 16, 1)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from resources.calibration_text import calibration_part, measuring_part, read, token_samples
 from resources.olive.awq_folder import load_dequantized
 from resources.olive.awq_model import PASSES, awq_run_config
+from resources.olive.phases import timed_phases
 from resources.olive.workflow import run_workflow
 from resources.perplexity import perplexity
 from resources.progress import RecordedProgress
@@ -114,7 +115,8 @@ def test_clipping_lowers_the_error_it_is_judged_by():
 
     def output_error(searched):
         grid = best_grid(weight, searched, shape)
-        return ((rounded(shape.groups(weight), *grid, shape).view_as(weight) - weight) @ inputs.T).square().sum()
+        values = rounded(shape.groups(weight), *(part.unsqueeze(-1) for part in grid), shape)
+        return ((values.view_as(weight) - weight) @ inputs.T).square().sum()
 
     assert output_error(gram) < 0.7 * output_error(None)
 
@@ -180,6 +182,21 @@ def test_recovers_what_rounding_loses_on_salient_columns(tiny, request, random_s
     rows = json.loads((tmp_path / "awq" / "awq_layers.json").read_text())
     assert {(row["layer"], row["fold"]) for row in rows} == {(layer, fold) for layer in (0, 1) for fold in EVERY_FOLD}
     assert all(row["error_after"] <= row["error_before"] for row in rows)
+
+
+@pytest.mark.parametrize("tiny", ["tiny_llama", "tiny_phi3", "tiny_qwen2"])
+def test_batches_change_nothing_but_the_last_bits(tiny, request, random_samples, tmp_path):
+    from safetensors.torch import load_file
+
+    base = with_salient_columns(request.getfixturevalue(tiny), tmp_path / "base")
+    awq(base, random_samples, tmp_path / "one")
+    with timed_phases() as seconds:
+        awq(base, random_samples, tmp_path / "three", batch_size=3)  # 4 samples: the last batch has one
+    assert set(seconds) == {"load", "calibrate", "search", "clip", "pack", "save"}
+    one, three = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "three"))
+    packed = [name for name in one if name.endswith("qweight")]
+    equal = sum((one[name] == three[name]).sum().item() for name in packed)
+    assert equal / sum(one[name].numel() for name in packed) > 0.999
 
 
 @pytest.mark.parametrize("changed", [{"bits": 8}, {"bits": 8, "symmetric": True}, {"clip": False}, {"symmetric": True}])
