@@ -14,6 +14,7 @@ from resources.home import press_home
 
 if TYPE_CHECKING:
     from orchestration.sharing import Shared
+    from resources.azure.shared_store import SharedStore
 
 store_app = typer.Typer(no_args_is_help=True, help="Look into the artifact store.")
 
@@ -115,7 +116,7 @@ def store_push(
             continue
         remote = remotes.named(opened)
         say(f"{name} → {remote.place}")
-        shared = _show_each(push_experiment(opened, Store(home), remote, verify))
+        shared = _show_each(push_experiment(opened, Store(home), remote, verify), remote)
         documents.append(_document(name, remote.place, shared))
     if all_experiments and not documents:
         raise ConfigurationError("--all", "no experiment with store.remote", "at least one")
@@ -134,7 +135,7 @@ def store_pull(experiment: Annotated[str, typer.Argument()], as_json: Json = Fal
     home, opened = press_home(), open_experiment(experiment)
     remote = Remotes(home).named(opened)
     say(f"{experiment} ← {remote.place}")
-    shared = _show_each(pull_experiment(opened, Store(home), remote))
+    shared = _show_each(pull_experiment(opened, Store(home), remote), remote)
     if as_json:
         print_json(_document(experiment, remote.place, shared))
     if missing := [one.recipe for one in shared if one.outcome == "missing"]:
@@ -142,15 +143,26 @@ def store_pull(experiment: Annotated[str, typer.Argument()], as_json: Json = Fal
         raise typer.Exit(1)
 
 
-def _show_each(moving: Iterator[Shared]) -> list[Shared]:
-    """What `moving` yields, with a line on standard error for each as it comes."""
+def _show_each(moving: Iterator[Shared], remote: SharedStore) -> list[Shared]:
+    """What `moving` yields, with a line on standard error for each as it comes, and in a terminal a count of bytes."""
+    from rich.console import Console
+
     from resources.store.sizes import format_size
 
     done: list[Shared] = []
-    for one in moving:
-        sizes = f"{format_size(one.moved):>10} of {format_size(one.bytes):<10}" if one.digest else " " * 24
-        say(f"  {one.recipe:<17}{one.outcome:<10}{sizes}  {one.note}".rstrip())
-        done.append(one)
+    moved = 0
+    with Console(stderr=True).status("asking") as status:
+
+        def count(size: int) -> None:
+            nonlocal moved
+            moved += size  # shown only: a lost update is no harm
+            status.update(f"{format_size(moved)} moved")
+
+        remote.watch(count)
+        for one in moving:
+            sizes = f"{format_size(one.moved):>10} of {format_size(one.bytes):<10}" if one.digest else " " * 24
+            say(f"  {one.recipe:<17}{one.outcome:<10}{sizes}  {one.note}".rstrip())
+            done.append(one)
     say(f"{format_size(sum(one.moved for one in done))} moved")
     return done
 

@@ -55,7 +55,8 @@ class Container:
 
     `open_client` gives a client that retries nothing itself; it is called again when the credentials that it gave last
     came to their end. Every method raises a StageError when Azure refuses or cannot be reached; `url` is where the
-    container is, and `remedies` (status → what to do) what is proper to it, for its words.
+    container is, and `remedies` (status → what to do) what is proper to it, for its words. `on_moved` gets the size of
+    each piece of data that was sent or received, from whichever thread moved it.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Container:
         self.place = f"{url}/{prefix}" if url else prefix
         self._retries = retries
         self._remedies = remedies
+        self.on_moved: Callable[[int], None] = lambda _: None
         self._lock = threading.Lock()
         self._client: ContainerClient | None = None
 
@@ -102,11 +104,15 @@ class Container:
                 return False
             return True
 
-        return self._call(name, upload)
+        is_new = self._call(name, upload)
+        if is_new:
+            self.on_moved(len(data))
+        return is_new
 
     def stage(self, name: str, block: str, data: bytes) -> None:
         """Send one block; it is kept for a week, and becomes part of a blob with `commit`."""
         self._call(name, lambda blob: blob.stage_block(block, data, length=len(data), validate_content=True))
+        self.on_moved(len(data))
 
     def staged(self, name: str) -> dict[str, int]:
         """The blocks that arrived under `name` and belong to no blob yet, and their sizes."""
@@ -145,10 +151,14 @@ class Container:
         def download(blob: BlobClient) -> bytes:
             try:
                 return blob.download_blob(offset, length, max_concurrency=1).readall()
-            except ResourceNotFoundError:
+            except ResourceNotFoundError as error:
+                if error_code(error) == "ContainerNotFound":
+                    raise
                 raise RemoteDamageError(self.place + name, "there is no such blob", SEND_AGAIN) from None
 
-        return self._call(name, download)
+        data = self._call(name, download)
+        self.on_moved(len(data))
+        return data
 
     def read_version(self, name: str, offset: int, length: int, version: str) -> bytes:
         """Like `read`, of the blob while it is `version`; a StageError when it is another one by now."""

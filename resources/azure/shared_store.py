@@ -11,6 +11,7 @@ import hashlib
 import math
 import os
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,10 @@ class SharedStore:
     @property
     def place(self) -> str:
         return self._container.place
+
+    def watch(self, on_moved: Callable[[int], None]) -> None:
+        """Have `on_moved` called with the size of each piece sent or received, from whichever thread moves it."""
+        self._container.on_moved = on_moved
 
     def check(self, push: bool = False) -> None:
         """Return when one may fetch here, and `push`, as far as is seen now; the error exits as a configuration's."""

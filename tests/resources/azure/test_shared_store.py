@@ -106,6 +106,16 @@ def test_what_is_there_is_not_moved_again(azure, workspace, sas, tmp_path):
     assert len(azure.traffic.requests(r"^GET .*/blobs/")) == 1
 
 
+def test_every_byte_that_moves_is_told_as_it_moves(workspace, sas, tmp_path):
+    build(tmp_path / "a", large=LARGE)
+    for home, act in ((tmp_path / "a", "push"), (tmp_path / "b", "fetch")):
+        told = []
+        shared = opened(workspace, home)
+        shared.watch(told.append)
+        getattr(shared, act)(KEY.id)
+        assert LARGE < sum(told) < LARGE + 5000 and len(told) > 4
+
+
 def test_the_key_comes_last_and_the_manifest_before_it(azure, workspace, sas, tmp_path):
     pushed(workspace, tmp_path / "a", large=LARGE)
     kinds = [one.line.partition(f"{PREFIX}/")[2].partition("/")[0] for one in azure.traffic.requests("^PUT")]
