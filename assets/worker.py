@@ -38,7 +38,7 @@ def main() -> int:
         try:
             produce(request, pipes)
         except PressError as error:
-            Path(request["error"]).write_text(json.dumps({"exit_code": error.exit_code, "message": str(error)}))
+            Path(request["error"]).write_text(json.dumps(error.to_json()))
             return error.exit_code
     return 0
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.experiment import Experiment
-from assets.recipes import STAGE_NAMES
+from assets.recipes import STAGE_NAMES, open_stages
 from orchestration.experiment_assets import build_definitions
 from orchestration.history import asset_key, open_instance
 from orchestration.interrupted import close_interrupted_runs
@@ -43,7 +43,10 @@ def _run(
     show_bars: bool,
     remotes: Remotes,
 ) -> None:
-    definitions = build_definitions([experiment], LocalCompute(show_bars), terminal, turns, remotes=remotes)
+    compute = LocalCompute(show_bars)
+    if any(open_stages(experiment)[name].heavy for name in pending):
+        compute.prepare()
+    definitions = build_definitions([experiment], compute, terminal, turns, remotes=remotes)
     keys = [asset_key(experiment.name, name) for name in pending]
     job = dg.define_asset_job("press_run", selection=dg.AssetSelection.assets(*keys))
     resolved = dg.Definitions(

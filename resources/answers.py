@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import math
+import json
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from resources.genai import GenaiModel, Generation
-from resources.peak_memory import peak_memory_bytes
+from resources.errors import StageError, told_error
+from resources.genai import Generation, decode_speed
 from resources.progress import Progress
 
-WARM_UP_TOKENS = 4  # the first run of a graph also plans its memory
+PROJECT = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
@@ -36,21 +39,18 @@ class Answers:
 def answer_rows(
     folder: Path, adapter: str, rows: Sequence[dict[str, str]], max_new_tokens: int, progress: Progress
 ) -> Answers:
-    """Greedy answers of the model in `folder` to the prompts of `rows`, of its base and with `adapter` in turn."""
-    model = GenaiModel(folder, adapter)
-    for name in (None, adapter):
-        model.use_adapter(name)
-        model.generate(rows[0]["prompt"], WARM_UP_TOKENS)
-    base: list[Generation] = []
-    adapted: list[Generation] = []
-    for number, row in enumerate(rows):
-        # in turn for each row, so that a machine that slows down slows both
-        for name, answers in ((None, base), (adapter, adapted)):
-            model.use_adapter(name)
-            answers.append(model.generate(row["prompt"], max_new_tokens))
-        note = f"{decode_speed(adapted):.0f} tokens/s" if adapted[-1].tokens > 1 else ""
-        progress.step("answers", number + 1, len(rows), note)
-    peak = peak_memory_bytes()  # before anything else is loaded
+    """Greedy answers of the model in `folder` to the prompts of `rows`, of its base and with `adapter` in turn.
+
+    They are given in a process of their own (answering.py), whose peak memory is that of answering and nothing else.
+    """
+    request = {
+        "folder": str(folder.absolute()),
+        "adapter": adapter,
+        "prompts": [row["prompt"] for row in rows],
+        "max_new_tokens": max_new_tokens,
+    }
+    told = _ask(request, progress)
+    base, adapted = ([Generation(**answer) for answer in told[name]] for name in ("base", "adapter"))
     references = [row["response"] for row in rows]
     return Answers(
         samples=[
@@ -63,8 +63,33 @@ def answer_rows(
         tokens_per_second_base=decode_speed(base),
         first_token_seconds=median(one.first_token_seconds for one in adapted),
         first_token_seconds_base=median(one.first_token_seconds for one in base),
-        peak_memory_bytes=peak,
+        peak_memory_bytes=told["peak_memory_bytes"],
     )
+
+
+def _ask(request: dict[str, Any], progress: Progress) -> dict[str, Any]:
+    """What the answering process says at its end; raises the error that it told."""
+    command = [sys.executable, "-m", "resources.answering"]
+    with subprocess.Popen(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        process.stdin.flush()  # it stays open: its end tells that nobody waits any more
+        told: dict[str, Any] = {}
+        for line in process.stdout:
+            told = json.loads(line)
+            if "step" in told:
+                progress.step("answers", *told["step"])
+        process.wait()
+    if "error" in told:
+        raise told_error(told["error"])
+    if process.returncode != 0 or "base" not in told:
+        raise StageError(
+            "eval_report",
+            f"the process that answers ended without answers (code {process.returncode})",
+            "Its output above tells why; code -9 is a kill, most often for lack of memory",
+        )
+    return told
 
 
 def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
@@ -72,10 +97,3 @@ def chrf(texts: Sequence[str], references: Sequence[str]) -> float:
     from sacrebleu.metrics.chrf import CHRF
 
     return CHRF().corpus_score(texts, [references]).score
-
-
-def decode_speed(answers: Sequence[Generation]) -> float:
-    """Tokens a second after each answer's first token; NaN when no answer has a second one."""
-    tokens = sum(answer.tokens - 1 for answer in answers if answer.tokens > 1)
-    seconds = sum(answer.seconds - answer.first_token_seconds for answer in answers if answer.tokens > 1)
-    return tokens / seconds if seconds > 0 else math.nan

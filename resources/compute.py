@@ -15,7 +15,8 @@ import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 from dagster._core.pipes.subprocess import PipesSubprocessClient  # dg's lazy attribute hides it from type checkers
 
-from resources.errors import PressError, StageError
+from resources.errors import PressError, StageError, told_error
+from resources.preloaded import PreloadedWorkers, can_preload
 from resources.telemetry import TELEMETRY_OFF
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -50,11 +51,18 @@ class Compute(Protocol):
 
 
 class LocalCompute:
-    """Runs the worker as a child process: a crash or a kill ends the stage, not the orchestrator."""
+    """Runs the worker as a process of its own: a crash or a kill ends the stage, not the orchestrator."""
 
     def __init__(self, show_bars: bool = False) -> None:
         self._show_bars = show_bars
         self._client = PipesSubprocessClient(cwd=str(PROJECT), env=QUIET)
+        command = [sys.executable, "-m", "assets.worker_server"]
+        self._preloaded = PreloadedWorkers(command, str(PROJECT), QUIET) if can_preload() else None
+
+    def prepare(self) -> None:
+        """Begin to import what workers need, before the first is wanted."""
+        if self._preloaded is not None:
+            self._preloaded.start()
 
     def run(self, context: dg.AssetExecutionContext, request: Request) -> None:
         with tempfile.TemporaryDirectory(prefix="press-") as answer:
@@ -69,11 +77,17 @@ class LocalCompute:
                 "bar": self._show_bars,
             }
             try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own, about its own method
-                    self._client.run(context=context, command=[sys.executable, "-m", "assets.worker"], extras=extras)
+                self._work(context, extras)
             except DagsterPipesExecutionError as error:
                 raise _failure(request.recipe, error_file, error) from error
+
+    def _work(self, context: dg.AssetExecutionContext, extras: dict[str, Any]) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own, about its own method
+            if self._preloaded is not None:
+                self._preloaded.run(context, extras)
+            else:
+                self._client.run(context=context, command=[sys.executable, "-m", "assets.worker"], extras=extras)
 
 
 def _failure(recipe: str, error_file: Path, error: DagsterPipesExecutionError) -> PressError:
@@ -84,7 +98,4 @@ def _failure(recipe: str, error_file: Path, error: DagsterPipesExecutionError) -
             f"its process ended without an answer ({error})",
             "Its output above tells why; code -9 is a kill, most often for lack of memory",
         )
-    answer = json.loads(error_file.read_text())
-    told = PressError(answer["message"])
-    told.exit_code = answer["exit_code"]
-    return told
+    return told_error(json.loads(error_file.read_text()))

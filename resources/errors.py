@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class PressError(Exception):
     """A failure with one clear message for the user; `exit_code` is what the press command ends with."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """An error crosses to another process whole, whatever its class wants to be made with."""
+        return _same_error, (type(self), self.args, self.__dict__)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `told_error` makes an error with the same message and exit code of, in another process."""
+        return {"exit_code": self.exit_code, "message": str(self)}
+
+
+def _same_error(kind: type[PressError], args: tuple[Any, ...], state: dict[str, Any]) -> PressError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(state)
+    return error
+
+
+def told_error(document: Mapping[str, Any]) -> PressError:
+    """The error that a process of ours told of itself."""
+    error = PressError(document["message"])
+    error.exit_code = document["exit_code"]
+    return error
 
 
 class ConfigurationError(PressError):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +31,13 @@ class Generation:
         """Decode speed: tokens after the first over the time after the first."""
         decoding = self.seconds - self.first_token_seconds
         return (self.tokens - 1) / decoding if self.tokens > 1 and decoding > 0 else 0.0
+
+
+def decode_speed(answers: Sequence[Generation]) -> float:
+    """Tokens a second after each answer's first token; NaN when no answer has a second one."""
+    tokens = sum(answer.tokens - 1 for answer in answers if answer.tokens > 1)
+    seconds = sum(answer.seconds - answer.first_token_seconds for answer in answers if answer.tokens > 1)
+    return tokens / seconds if seconds > 0 else math.nan
 
 
 def adapter_names(folder: Path) -> list[str]:

@@ -23,10 +23,16 @@ def _wait_for_worker(project: Project, pid: int) -> psutil.Process:
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline:
         for child in psutil.Process(pid).children(recursive=True):
-            if "assets.worker" in " ".join(child.cmdline()):
+            if child.cmdline()[-1] == "assets.worker" or "worker_server" in " ".join(_parent(child).cmdline()):
                 return child
         time.sleep(0.1)
     raise AssertionError("no worker was started")
+
+
+def _parent(process: psutil.Process) -> psutil.Process:
+    parent = process.parent()
+    assert parent is not None
+    return parent
 
 
 def _gone(process: psutil.Process) -> bool:

@@ -72,7 +72,10 @@ def kept(finished_project, tmp_path_factory) -> Iterator[Kept]:
     folder = tmp_path_factory.mktemp("kept")
     shutil.copytree(finished_project.root, folder / "project", symlinks=True)
     project = Project(folder / "project")
-    shutil.copy(project.root / "experiments" / "tiny.yaml", project.root / "experiments" / "filled.yaml")
+    # A data file of its own: the backfill comes when the daemon looks, and would compute what the sensor is to run.
+    shutil.copy(project.data, project.root / "data" / "filled.jsonl")
+    tiny = (project.root / "experiments" / "tiny.yaml").read_text()
+    (project.root / "experiments" / "filled.yaml").write_text(tiny.replace("data/tiny.jsonl", "data/filled.jsonl"))
     with webserver_and_daemon(project, folder) as server:
         yield Kept(project, server)
 

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from resources.answers import chrf, decode_speed
-from resources.genai import Generation
+from resources.answers import chrf
+from resources.genai import Generation, decode_speed
 
 
 def test_chrf_is_100_for_the_reference_and_falls_with_the_distance():
