@@ -16,6 +16,13 @@ from resources.errors import ConfigurationError
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+# NAME:VERSION or NAME@LABEL of the workspace, or what a registry calls an environment.
+ENVIRONMENT = (
+    r"^(azureml:)?[A-Za-z0-9][A-Za-z0-9_.-]*[:@][A-Za-z0-9_.-]+$"
+    r"|^azureml://registries/[A-Za-z0-9_.-]+/environments/[A-Za-z0-9_.-]+/(versions|labels)/[A-Za-z0-9_.-]+$"
+)
+
+
 class NotInKey:
     """Marks a spec field that names a place or a label: it never enters a key, what lies there does."""
 
@@ -163,10 +170,33 @@ class RegisteredModelSpec(Spec):
     tags: dict[str, str] = Field(default_factory=dict)
 
 
+class AzureMLJobSpec(Spec):
+    """Azure Machine Learning jobs, in the workspace of the section azure."""
+
+    cluster: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{2,32}$")] = Field(description="compute cluster")
+    environment: Annotated[str, Field(pattern=ENVIRONMENT)] = Field(description="NAME:VERSION or NAME@latest")
+    timeout_minutes: Annotated[float, Field(gt=0, le=43200, strict=False)] = 720
+
+
+class StageComputeSpec(Spec):
+    """Where one stage runs: on this machine where it says nothing."""
+
+    azureml: AzureMLJobSpec | None = None
+
+
 class ComputeSpec(Spec):
-    """Where stages run; provenance only, never in a key."""
+    """Where stages run; provenance only, never in a key. A stage in `stages` runs where its own section says."""
 
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    azureml: AzureMLJobSpec | None = None
+    stages: dict[Literal["awq_model", "lora_adapter", "onnx_model", "eval_report"], StageComputeSpec] = Field(
+        default_factory=dict
+    )
+
+    def jobs_of(self, stage: str) -> AzureMLJobSpec | None:
+        """The jobs that `stage` runs as; None where it runs on this machine."""
+        own = {str(name): one for name, one in self.stages.items()}.get(stage)
+        return self.azureml if own is None else own.azureml
 
 
 class AzureSpec(Spec):
@@ -223,6 +253,18 @@ class Experiment(Spec):
     store: StoreSpec = Field(default_factory=StoreSpec)
     azure: AzureSpec = Field(default_factory=AzureSpec)
 
+    @model_validator(mode="after")
+    def _jobs_have_a_store(self) -> Experiment:
+        places = {"compute": self.compute.azureml} | {
+            f"compute.stages.{name}": one.azureml for name, one in self.compute.stages.items()
+        }
+        named = [place for place, jobs in places.items() if jobs is not None]
+        if named and self.store.remote is None:
+            raise ValueError(
+                f"{named[0]}.azureml needs store.remote, through which jobs get their inputs and leave results"
+            )
+        return self
+
     def path(self, relative: str) -> Path:
         """`relative` from the experiment's root; an absolute path stays as it is."""
         return self.root / Path(relative).expanduser()
@@ -276,7 +318,8 @@ def _mistake(detail: Any) -> tuple[str, str, str]:
     if detail["type"] == "extra_forbidden":
         section: Any = Experiment
         for part in detail["loc"][:-1]:
-            section = _spec_in(section.model_fields[part].annotation)
+            if part in section.model_fields:  # else it is the name of an entry
+                section = _spec_in(section.model_fields[part].annotation)
         return place, "an unknown key", _accepted(section)
     if detail["type"] == "missing":
         return place, "nothing", "a value; this key is required"
@@ -291,7 +334,7 @@ def _shown(value: Any) -> str:
 
 
 def _spec_in(annotation: Any) -> Any:
-    """The section that a field holds, also where it may be absent."""
+    """The section that a field holds, also where it may be absent or is one of several entries."""
     return next((one for one in get_args(annotation) if hasattr(one, "model_fields")), annotation)
 
 

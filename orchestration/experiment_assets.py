@@ -10,6 +10,7 @@ import dagster as dg
 from assets.checks import gate_checks
 from assets.experiment import Experiment
 from assets.recipes import open_sources, open_stages
+from orchestration.computes import Computes
 from orchestration.kept_facts import KeptFacts
 from orchestration.registries import Registries
 from orchestration.remotes import Remotes
@@ -42,15 +43,16 @@ def build_definitions(
         checks += gate_checks(experiment)
     home = press_home()
     store = Store(home)
+    remotes = remotes or Remotes(home)
     resources = {
         "store": store,
         "facts": KeptFacts(home, store),
         "registries": Registries(home),
-        "compute": compute or LocalCompute(),
+        "computes": Computes(store, compute or LocalCompute(), remotes),
         "terminal": terminal or Terminal(),
         "turns": turns or Turns(home),
         "savings": Savings(home),
-        "remotes": remotes or Remotes(home),
+        "remotes": remotes,
     }
     executor = dg.in_process_executor
     return dg.Definitions(

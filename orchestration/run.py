@@ -93,6 +93,7 @@ def run(
             planned = Planner(Store(home), Registries(home), records).plan(experiment, force)
         _report_fresh(planned, wanted, home, terminal)
         _check_registry(planned, wanted, home)
+        _check_computes(planned, wanted, home, remotes)
         _share_known(planned, wanted, remotes, terminal)
         pending: list[str] = []
         if not planned.is_observed or any(name not in terminal.outcomes for name in wanted):
@@ -132,6 +133,16 @@ def _check_registry(planned: Plan, wanted: set[str], home: Path) -> None:
     for one in planned.stages:
         if one.stage.registers and one.stage.name in wanted and one.status in ("run", "maybe", "restore"):
             Registries(home).check(planned.experiment)
+
+
+def _check_computes(planned: Plan, wanted: set[str], home: Path, remotes: Remotes) -> None:
+    """Ask, before anything runs, whether jobs can be started where some are to be."""
+    stale = [one.stage.name for one in planned.stages if one.stage.name in wanted and one.status in ("run", "maybe")]
+    if any(planned.experiment.compute.jobs_of(name) for name in stale):
+        from orchestration.computes import Computes
+        from resources.compute import LocalCompute
+
+        Computes(Store(home), LocalCompute(), remotes).check(planned.experiment, stale)
 
 
 def _share_known(planned: Plan, wanted: set[str], remotes: Remotes, terminal: Terminal) -> None:

@@ -12,6 +12,7 @@ from assets.experiment import Experiment
 from assets.gates import GateError
 from assets.recipes import SOURCES, STAGES, open_sources
 from assets.stage import Attempt, Recipe, Source, Stage
+from orchestration.computes import Computes
 from orchestration.history import InstanceEvents, InstanceRecords, asset_key, dagster_metadata, group_name
 from orchestration.interrupted import name_process
 from orchestration.metadata import Value, metadata
@@ -21,7 +22,7 @@ from orchestration.reports import report_observations, version_tags
 from orchestration.savings import saving
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
-from resources.compute import Compute, Request
+from resources.compute import Request
 from resources.errors import PressError
 from resources.progress import Progress
 from resources.store.remote import Remote
@@ -51,7 +52,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         description=(type(stage).__doc__ or "").strip(),
         kinds=KINDS[stage.name],
         pool="gpu" if stage.name in GPU_STAGES else None,
-        required_resource_keys={"store", "registries", "compute", "terminal", "turns", "savings", "facts", "remotes"},
+        required_resource_keys={"store", "registries", "computes", "terminal", "turns", "savings", "facts", "remotes"},
     )
     def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
         name_process(context.instance, context.run)
@@ -96,6 +97,7 @@ def _check_places(context: dg.AssetExecutionContext, stage: Stage) -> None:
             context.resources.registries.check(experiment)
         if context.resources.remotes.pushes(experiment):
             context.resources.remotes.check(experiment)  # who only looks there asks before computing in any case
+        context.resources.computes.check(experiment, [key.path[-1] for key in context.run.asset_selection or ()])
     except PressError as error:
         context.resources.terminal.stage_failed(stage.name, error)
         raise dg.Failure(str(error), allow_retries=False) from error
@@ -155,12 +157,15 @@ def _restored_from(remote: Remote | None, built: Built) -> dict[str, Value]:
 
 
 def _builder(context: dg.AssetExecutionContext, experiment: Experiment, force: bool) -> Builder:
-    compute: Compute = context.resources.compute
+    computes: Computes = context.resources.computes
     document = experiment.model_dump(mode="json")
 
     def launch(recipe: Recipe, folder: Path, scratch: Path, inputs: Mapping[str, Path]) -> None:
         if recipe.heavy:
-            compute.run(context, Request(document, recipe.name, folder, scratch, inputs))
+            tools = {name[5:]: told for name, told in recipe.own_ingredients().items() if name.startswith("tool.")}
+            key_id = scratch.name  # a scratch is called after the key that it belongs to
+            request = Request(document, recipe.name, folder, scratch, inputs, key_id, tools)
+            computes.of(experiment, recipe.name).run(context, request)
         else:
             recipe.produce(Attempt(folder, scratch, inputs, _LogProgress(context)))
 

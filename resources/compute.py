@@ -1,4 +1,4 @@
-"""Where heavy recipes run: a child process of this machine, spoken to through Dagster Pipes."""
+"""Where heavy recipes run, spoken to through Dagster Pipes: a child process of this machine, or what is like it."""
 
 from __future__ import annotations
 
@@ -33,17 +33,26 @@ QUIET = {
 
 @dataclass(frozen=True)
 class Request:
-    """What a worker is told: one recipe of one experiment, where to leave it and what it reads."""
+    """What a worker is told: one recipe of one experiment, where to leave it and what it reads.
+
+    key_id: of the artifact that is made. tools: package → version that the key says; a worker with others refuses.
+    """
 
     experiment: Mapping[str, Any]
     recipe: str
     folder: Path
     scratch: Path
     inputs: Mapping[str, Path]
+    key_id: str
+    tools: Mapping[str, str]
 
 
 class Compute(Protocol):
     """A place where a worker can run."""
+
+    def check(self) -> None:
+        """Return when a worker can run here now, as far as is seen before; a ConfigurationError says why it cannot."""
+        ...
 
     def run(self, context: dg.AssetExecutionContext, request: Request) -> None:
         """Return when the worker has left the artifact in `request.folder`; raise the PressError it ended with."""
@@ -64,6 +73,9 @@ class LocalCompute:
         if self._preloaded is not None:
             self._preloaded.start()
 
+    def check(self) -> None:
+        """Nothing is in the way of a child process."""
+
     def run(self, context: dg.AssetExecutionContext, request: Request) -> None:
         with tempfile.TemporaryDirectory(prefix="press-") as answer:
             error_file = Path(answer) / "error.json"
@@ -73,6 +85,7 @@ class LocalCompute:
                 "folder": str(request.folder),
                 "scratch": str(request.scratch),
                 "inputs": {name: str(folder) for name, folder in request.inputs.items()},
+                "tools": dict(request.tools),
                 "error": str(error_file),
                 "bar": self._show_bars,
             }

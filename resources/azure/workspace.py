@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from azure.storage.blob import ContainerClient
 
 MANAGEMENT = "https://management.azure.com"
+EXPERIMENTAL = "azure.ai.ml._utils._experimental"  # warns of classes that only the SDK itself uses
 STUDIO = "https://ml.azure.com"
 VARIABLES = {
     "subscription": "AZURE_SUBSCRIPTION_ID",
@@ -187,7 +188,9 @@ def open_credential() -> TokenCredential:
     be_quiet()
     from azure.identity import DefaultAzureCredential
 
-    return DefaultAzureCredential()
+    # On a compute cluster that has identities of its own, this one says which of them a job is.
+    own = os.environ.get("DEFAULT_IDENTITY_CLIENT_ID")
+    return DefaultAzureCredential(managed_identity_client_id=own) if own else DefaultAzureCredential()
 
 
 def check_sign_in(credential: TokenCredential) -> None:
@@ -216,7 +219,12 @@ def open_client(credential: TokenCredential, *names: str, **options: Any) -> MLC
 
 def be_quiet() -> None:
     """Keep the loggers from telling what errors tell anyway, and from telling addresses with signatures at all."""
-    for name, level in {"azure": logging.ERROR, "msal": logging.ERROR, "urllib3": logging.INFO}.items():
+    for name, level in {
+        "azure": logging.ERROR,
+        EXPERIMENTAL: logging.ERROR,
+        "msal": logging.ERROR,
+        "urllib3": logging.INFO,
+    }.items():
         logger = logging.getLogger(name)
         logger.setLevel(max(logger.level, level))
 

@@ -26,7 +26,9 @@ WORKSPACE = re.compile(
     rf"(?:/mferp/managementfrontend)?/subscriptions/([^/]+)/resourceGroups/([^/]+){PROVIDER}/workspaces/([^/]+)(/.*)?",
     re.IGNORECASE,
 )
-ASSET = re.compile(r"/(models|data|codes)/([^/]+)(?:/versions(?:/([^/]+)(/startPendingUpload)?)?)?")
+COMPUTE = re.compile(r"/computes/([^/]+)")
+JOB = re.compile(r"/jobs/([^/]+)(/cancel)?")
+ASSET = re.compile(r"/(models|data|codes|environments)/([^/]+)(?:/versions(?:/([^/]+)(/startPendingUpload)?)?)?")
 PAGE = 5
 
 
@@ -134,6 +136,10 @@ class ControlExchange(Exchange):
             return 200, workspace.datastore()
         if rest == f"{store}/listSecrets":
             return 200, workspace.secrets(bool(body.get("expirableSecret")))
+        if cluster := COMPUTE.fullmatch(rest):
+            return 200, workspace.compute.cluster(unquote(cluster[1]))
+        if job := JOB.fullmatch(rest):
+            return workspace.compute.answer(self.command, unquote(job[1]), job[2] or "", body)
         found = ASSET.fullmatch(rest)
         if not found:
             raise Refused(404, "NotFound", f"The stand-in has nothing at {rest}")

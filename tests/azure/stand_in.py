@@ -105,6 +105,8 @@ class StandIn:
         self.clock_ahead = 0.0
 
     def stop(self) -> None:
+        for workspace in self.workspaces.values():
+            workspace.compute.stop()
         for plane in self._planes.values():
             plane.stop()
         if self._azurite:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote
 
 from tests.azure.control_plane import PROVIDER, Refused
 
 if TYPE_CHECKING:
+    from tests.azure.jobs import StandInJobs
     from tests.azure.stand_in import StandIn
 
 URI_FIELDS = {"models": "modelUri", "codes": "codeUri", "data": "dataUri"}
@@ -30,6 +32,17 @@ class StandInWorkspace:
     sas_seconds: float = 3600
     _assets: dict[tuple[str, str], dict[str, dict[str, Any]]] = field(default_factory=dict)
     _lock: Any = field(default_factory=threading.RLock)
+
+    @cached_property
+    def compute(self) -> StandInJobs:
+        """Its clusters and jobs."""
+        from tests.azure.jobs import StandInJobs
+
+        return StandInJobs(self)
+
+    def add_environment(self, name: str, version: str) -> None:
+        properties = {"image": "olive-press", "environmentType": "UserCreated", "osType": "Linux"}
+        self.put_version("environments", name, version, properties)
 
     @property
     def container_name(self) -> str:
@@ -134,7 +147,7 @@ class StandInWorkspace:
         with self._lock:
             versions = self._assets.setdefault((kind, name), {})
             before = versions.get(version)
-            field_name = URI_FIELDS[kind]
+            field_name = URI_FIELDS.get(kind, "image")
             if before and before["properties"].get(field_name) != filled.get(field_name):
                 raise Refused(400, "UserError", "Asset paths cannot be updated.")
             document = {

@@ -143,6 +143,7 @@ MODEL = {"awq_model": {"input.base_model", "base_model.external"}}
 PACKAGE = {"awq_model": {*MODEL["awq_model"], "base_model.tool.transformers", "base_model.tool.gguf"}}
 TEXT = {"awq_model": {"input.calibration_text", "calibration_text.external"}}
 REMOTE = {"account_url": "https://press.blob.core.windows.net", "container": "press"}
+JOBS = {"cluster": "gpu-cluster", "environment": "olive-press:1"}
 HUB = {"huggingface": "someone/model", "revision": "1" * 40}
 PYTHON_DOCS = "python-docs"  # whose text every experiment's file holds
 
@@ -165,6 +166,20 @@ PLACES: dict[str, Mutation] = {
     "registered_model.tags": Mutation(
         setting("registered_model.tags", {"team": "a"}), REGISTERED_MODEL, {"registered_model": {"spec.tags.team"}}
     ),
+    **{
+        f"compute.{place}.{field}": Mutation(
+            both(setting("compute", compute), setting("store.remote", REMOTE)), NOTHING
+        )
+        for place, wrapped in {
+            "azureml": lambda jobs: {"azureml": jobs},
+            "stages.azureml": lambda jobs: {"stages": {"lora_adapter": {"azureml": jobs}}},
+        }.items()
+        for field, compute in {
+            "cluster": wrapped(JOBS),
+            "environment": wrapped(JOBS | {"environment": "press@latest"}),
+            "timeout_minutes": wrapped(JOBS | {"timeout_minutes": 30}),
+        }.items()
+    },
     "store.remote.account_url": Mutation(setting("store.remote", REMOTE), NOTHING),
     "store.remote.container": Mutation(setting("store.remote", REMOTE | {"container": "other"}), NOTHING),
     "store.remote.prefix": Mutation(setting("store.remote", REMOTE | {"prefix": "team"}), NOTHING),

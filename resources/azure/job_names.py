@@ -1,0 +1,15 @@
+"""The words that an orchestrator and its job share: variables, and names of blobs in the default datastore.
+
+    olive-press/jobs/<job>/context.json     what the job is told
+    olive-press/jobs/<job>/1.json, …        its messages, by which its log and progress are seen
+    olive-press/jobs/<job>/outcome.json     the digest of what it made, or the error that it ended with
+    olive-press/code/<digest>/…             the source that it runs
+
+Names come from the job's, so that an orchestrator that starts again finds everything. All but the code goes when the
+job ended.
+"""
+
+ACCOUNT = "PRESS_JOB_ACCOUNT"  # says to a worker that it is a job, and in which storage account its blobs are
+JOBS, CODE = "olive-press/jobs/", "olive-press/code/"
+CONTEXT, OUTCOME = "context.json", "outcome.json"
+MESSAGE_SECONDS = 2.0  # between messages there, and looks for them here

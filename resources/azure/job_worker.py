@@ -1,0 +1,89 @@
+"""The side of the job: how a worker on a compute cluster gets its inputs and leaves what it made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dagster_pipes import (
+    PipesAzureBlobStorageContextLoader,
+    PipesAzureBlobStorageMessageWriter,
+    PipesContext,
+    PipesParams,
+    open_dagster_pipes,
+)
+from dagster_pipes import PipesEnvVarParamsLoader as Params
+
+from resources.azure.container import Container
+from resources.azure.job_names import ACCOUNT, MESSAGE_SECONDS, OUTCOME
+from resources.azure.shared_store import open_shared_store
+from resources.azure.workspace import be_quiet, open_credential
+from resources.errors import StageError
+from resources.store.digests import FileDigests
+from resources.store.store import Store
+
+if TYPE_CHECKING:
+    from azure.storage.blob import BlobServiceClient, ContainerClient
+
+
+class JobSide:
+    """What a job does around its work: `home` is an empty folder that becomes its store."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    def open_pipes(self) -> PipesContext:
+        """The session with the orchestrator; what it is told is in `extras`."""
+        service = _service()
+        return open_dagster_pipes(
+            context_loader=PipesAzureBlobStorageContextLoader(service),
+            message_writer=PipesAzureBlobStorageMessageWriter(service, interval=MESSAGE_SECONDS),
+        )
+
+    def fetch_inputs(self, request: Mapping[str, Any]) -> dict[str, Path]:
+        """Input name → folder of its artifact, brought from the shared store and verified."""
+        store, remote = Store(self._home), request["remote"]
+        shared = open_shared_store(remote["account_url"], remote["container"], remote["prefix"], store)
+        for name, digest in request["inputs"].items():
+            if shared.fetch_digest(digest) is None:
+                raise StageError(
+                    request["recipe"], f"{shared.place} lacks its input {name}, {digest[:12]}", "Run again"
+                )
+        return {name: store.open(digest) for name, digest in request["inputs"].items()}
+
+    def leave(self, request: Mapping[str, Any], folder: Path) -> None:
+        """Leave `folder` in the shared store as an artifact, and then its digest as the outcome."""
+        remote = request["remote"]
+        shared = open_shared_store(remote["account_url"], remote["container"], remote["prefix"], Store(self._home))
+        manifest = FileDigests(self._home / "digests.sqlite").folder_manifest(folder)
+        shared.push_folder(manifest, folder)
+        self.tell({"digest": manifest.digest})
+
+    def tell(self, outcome: Mapping[str, Any]) -> None:
+        """Leave the outcome beside the messages."""
+        params = _messages()
+        data = json.dumps(outcome).encode()
+        container = Container(lambda: _container(str(params["bucket"])), f"{params['key_prefix']}/")
+        container.create(OUTCOME, data, hashlib.sha256(data).hexdigest())
+
+
+def _messages() -> PipesParams:
+    return Params().load_messages_params()
+
+
+def _service() -> BlobServiceClient:
+    be_quiet()
+    from azure.storage.blob import BlobServiceClient
+
+    return BlobServiceClient(os.environ[ACCOUNT], credential=open_credential())
+
+
+def _container(name: str) -> ContainerClient:
+    be_quiet()
+    from azure.storage.blob import ContainerClient
+
+    return ContainerClient(os.environ[ACCOUNT], name, credential=open_credential(), retry_total=0)
