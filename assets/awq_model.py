@@ -17,7 +17,7 @@ from assets.stage import Attempt, Facts, Stage
 from resources.calibration_text import calibration_part, measuring_part, token_samples
 from resources.errors import ConfigurationError
 from resources.olive.awq_folder import load_dequantized
-from resources.olive.awq_model import PASSES, awq_run_config, batch_size, check_group_size
+from resources.olive.awq_model import PASSES, awq_run_config, batch_size, check_group_size, unhashed
 from resources.olive.workflow import run_workflow
 from resources.perplexity import perplexity
 
@@ -60,7 +60,7 @@ class AwqModel(Stage):
             batch_size=batch_size(attempt.device, spec.tokens),
             trust_remote_code=self.experiment.base_model.trust_remote_code,
         )
-        run_workflow(run_config, attempt.folder, attempt.progress, PASSES)
+        run_workflow(unhashed(run_config), attempt.folder, attempt.progress, PASSES)
         layers_file = attempt.folder / LAYERS
         metrics = {
             "base_bytes": _weight_bytes(base),

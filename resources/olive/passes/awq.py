@@ -36,7 +36,7 @@ from olive.passes.pytorch.quant_utils import (
 from torch import nn
 
 from resources.errors import ConfigurationError, StageError
-from resources.olive.passes import token_samples  # noqa: F401  # registers the data component that run configs name
+from resources.olive.passes import hf_folder, token_samples  # noqa: F401  # register what run configs name
 from resources.olive.passes.awq_clip import best_grid
 from resources.olive.passes.awq_fold import Fold, possible_folds, working_folds
 from resources.olive.passes.awq_scale import ChosenScale, scale

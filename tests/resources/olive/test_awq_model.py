@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from resources.errors import ConfigurationError
-from resources.olive.awq_model import accepted_group_sizes, awq_run_config, batch_size, check_group_size
+from resources.olive.awq_model import accepted_group_sizes, awq_run_config, batch_size, check_group_size, unhashed
 
 SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
 
@@ -46,6 +46,17 @@ def test_run_config():
             }
         },
     }
+
+
+def test_an_unhashed_run_differs_in_how_the_base_model_is_named():
+    plain = awq_run_config(
+        Path("base"), Path("samples.json"), bits=4, group_size=32, symmetric=False, ratios=20, clip=True
+    )
+    changed = unhashed(plain)
+    named = {"type": "OlivePressHfFolder", "folder": "base"}
+    settings = {"task": "text-generation", "load_kwargs": {"trust_remote_code": False}}
+    assert changed == plain | {"input_model": named | settings}
+    assert plain["input_model"]["model_path"] == "base"
 
 
 def test_a_batch_is_one_sample_on_the_cpu_and_many_on_a_gpu():

@@ -9,7 +9,7 @@ import pytest
 
 from resources.calibration_text import calibration_part, measuring_part, read, token_samples
 from resources.olive.awq_folder import load_dequantized
-from resources.olive.awq_model import PASSES, awq_run_config
+from resources.olive.awq_model import PASSES, awq_run_config, unhashed
 from resources.olive.phases import timed_phases
 from resources.olive.workflow import run_workflow
 from resources.perplexity import perplexity
@@ -132,7 +132,7 @@ def random_samples(tmp_path_factory):
 def awq(base, samples, folder, **changed):
     settings = {"bits": 4, "group_size": 32, "symmetric": False, "ratios": 10, "clip": True} | changed
     progress = RecordedProgress()
-    run_workflow(awq_run_config(base, samples, **settings), folder, progress, PASSES)
+    run_workflow(unhashed(awq_run_config(base, samples, **settings)), folder, progress, PASSES)
     return progress
 
 
@@ -182,6 +182,16 @@ def test_recovers_what_rounding_loses_on_salient_columns(tiny, request, random_s
     rows = json.loads((tmp_path / "awq" / "awq_layers.json").read_text())
     assert {(row["layer"], row["fold"]) for row in rows} == {(layer, fold) for layer in (0, 1) for fold in EVERY_FOLD}
     assert all(row["error_after"] <= row["error_before"] for row in rows)
+
+
+def test_an_unhashed_base_model_gives_the_same_files(tiny_phi3, random_samples, tmp_path):
+    settings = {"bits": 4, "group_size": 32, "symmetric": False, "ratios": 3, "clip": False}
+    plain = awq_run_config(tiny_phi3, random_samples, **settings)
+    contents = []
+    for name, run_config in {"hashed": plain, "unhashed": unhashed(plain)}.items():
+        run_workflow(run_config, tmp_path / name, passes=PASSES)
+        contents.append({file.name: file.read_bytes() for file in (tmp_path / name).iterdir()})
+    assert contents[0] == contents[1]
 
 
 @pytest.mark.parametrize("tiny", ["tiny_llama", "tiny_phi3", "tiny_qwen2"])
