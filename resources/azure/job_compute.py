@@ -102,7 +102,7 @@ class AzureMLCompute:
 
         files = JobFiles(self._workspace, name)
         if extras:
-            files.remove()  # what was told to a job that never came to be
+            files.begin()
         client: Any = jobs  # it asks for nothing else of an MLClient
         pipes = PipesAzureMLClient(client, JobContext(files), JobMessages(files, context.log), self._poll_seconds)
         try:

@@ -15,7 +15,7 @@ from dagster_pipes import PipesContextData, PipesParams
 
 from resources.azure.container import Container
 from resources.azure.failures import azure_errors
-from resources.azure.job_names import CONTEXT, JOBS, MESSAGE_SECONDS, OUTCOME
+from resources.azure.job_names import CONTEXT, JOBS, MESSAGE_SECONDS, OUTCOMES
 from resources.azure.retries import RETRIES, again
 from resources.azure.workspace import AzureWorkspace
 from resources.errors import StageError
@@ -28,13 +28,11 @@ class JobFiles:
         self._workspace = workspace
         self._job = job
         self._blobs = Container(workspace.container, f"{JOBS}{job}/")
+        self._outcomes = Container(workspace.container, OUTCOMES)
 
-    def read(self, name: str) -> bytes | None:
-        """The bytes under `name`; None when there is nothing."""
-        found = self._blobs.look(name)
-        if found is None:
-            return None
-        return self._blobs.read(name, 0, found.size) if found.size else b""
+    def message(self, number: int) -> bytes | None:
+        """The message, counted from 1; None while there is none."""
+        return _read(self._blobs, f"{number}.json")
 
     def write_once(self, name: str, data: bytes) -> None:
         """Leave `data` under `name`, unless an orchestrator before this one did."""
@@ -42,15 +40,25 @@ class JobFiles:
 
     def outcome(self) -> dict[str, Any] | None:
         """What the job left at its end; None when it left nothing."""
-        data = self.read(OUTCOME)
+        data = _read(self._outcomes, f"{self._job}.json")
         return None if data is None else json.loads(data)
 
     def params(self, name: str) -> PipesParams:
         """Where `name` is, in the words of the loaders and writers of dagster_pipes."""
         return {"bucket": self._workspace.container().container_name, name: f"{JOBS}{self._job}"}
 
+    def begin(self) -> None:
+        """Remove what another job of this name left, which was deleted, or never came to be."""
+        self.remove()
+
+        def remove_outcome() -> None:
+            _delete(self._workspace.container(), f"{OUTCOMES}{self._job}.json")
+
+        with azure_errors(f"{OUTCOMES}{self._job}"):
+            again(remove_outcome, RETRIES)
+
     def remove(self) -> None:
-        """Remove everything of this job and of the ended ones before it that were for the same key."""
+        """Remove what was said to and by this job, and the ended ones before it that were for the same key."""
         stem, _, number = self._job.rpartition("-")
 
         def remove_all() -> None:
@@ -62,6 +70,13 @@ class JobFiles:
 
         with azure_errors(f"{JOBS}{self._job}"):
             again(remove_all, RETRIES)
+
+
+def _read(container: Container, name: str) -> bytes | None:
+    found = container.look(name)
+    if found is None:
+        return None
+    return container.read(name, 0, found.size) if found.size else b""
 
 
 def _delete(client: Any, name: str) -> None:
@@ -112,7 +127,7 @@ class JobMessages(PipesBlobStoreMessageReader):
 
     def _message(self, index: int) -> bytes | None:
         try:
-            return self._files.read(f"{index}.json")
+            return self._files.message(index)
         except StageError as error:  # this thread may not end; what the job made does not hang on what it says
             if not self._is_quiet:
                 self._log.warning(f"The job's messages cannot be read: {error}")

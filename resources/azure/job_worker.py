@@ -19,7 +19,7 @@ from dagster_pipes import (
 from dagster_pipes import PipesEnvVarParamsLoader as Params
 
 from resources.azure.container import Container
-from resources.azure.job_names import ACCOUNT, MESSAGE_SECONDS, OUTCOME
+from resources.azure.job_names import ACCOUNT, MESSAGE_SECONDS, OUTCOMES
 from resources.azure.shared_store import open_shared_store
 from resources.azure.workspace import be_quiet, open_credential
 from resources.errors import StageError
@@ -64,11 +64,12 @@ class JobSide:
         self.tell({"digest": manifest.digest})
 
     def tell(self, outcome: Mapping[str, Any]) -> None:
-        """Leave the outcome beside the messages."""
+        """Leave the outcome under the job's name, which its messages bear."""
         params = _messages()
         data = json.dumps(outcome).encode()
-        container = Container(lambda: _container(str(params["bucket"])), f"{params['key_prefix']}/")
-        container.create(OUTCOME, data, hashlib.sha256(data).hexdigest())
+        container = Container(lambda: _container(str(params["bucket"])), OUTCOMES)
+        job = str(params["key_prefix"]).rpartition("/")[2]
+        container.create(f"{job}.json", data, hashlib.sha256(data).hexdigest())
 
 
 def _messages() -> PipesParams:

@@ -18,6 +18,7 @@ GOOD = {
 }
 
 
+JOBS = {"cluster": "gpu-cluster", "environment": "olive-press:1"}
 REMOTE = {"account_url": "https://a.blob.core.windows.net", "container": "press"}
 SIGNED = "https://a.blob.core.windows.net/press?sv=2024-11-04&sp=racwdl&sig=c2VjcmV0"
 
@@ -61,6 +62,15 @@ def test_relative_paths_start_beside_the_experiments_folder(tmp_path):
         ({"name": "x"}, ["name", "reserved"]),
         ({"registered_model": {"name": "../up"}}, ["registered_model.name", "../up"]),
         ({"registered_model": {"name": "x", "gates": {"min_speed": 1}}}, ["gates.min_speed", "min_agreement"]),
+        ({"compute": {"azureml": JOBS}}, ["compute.azureml needs store.remote"]),
+        ({"compute": {"stages": {"awq_model": {"azureml": JOBS}}}}, ["compute.stages.awq_model.azureml needs"]),
+        ({"compute": {"stages": {"dataset": {}}}}, ["compute.stages.dataset", "'lora_adapter'"]),
+        (
+            {"compute": {"stages": {"awq_model": {"gpu": 1}}}},
+            ["compute.stages.awq_model.gpu", "unknown key", "azureml"],
+        ),
+        ({"compute": {"azureml": JOBS | {"environment": "a"}}}, ["compute.azureml.environment", "'a'"]),
+        ({"compute": {"azureml": {"cluster": "gpu"}}}, ["compute.azureml.environment", "required"]),
         ({"store": {"remote": {"url": 1}}}, ["store.remote.url", "unknown key", "account_url, container, prefix"]),
         ({"store": {"remote": REMOTE | {"container": "A"}}}, ["store.remote", "container is 3 to 63 small letters"]),
         ({"store": {"remote": REMOTE | {"prefix": "../up"}}}, ["store.remote", "plain folder names"]),
@@ -110,3 +120,15 @@ def test_paths_and_labels_stay_out_of_keys(tmp_path):
     one = read_experiment(write(tmp_path, GOOD))
     two = read_experiment(write(tmp_path, GOOD | {"dataset": {"path": "elsewhere.jsonl"}}))
     assert one.dataset.key_fields() == two.dataset.key_fields()
+
+
+def test_a_stage_that_is_named_runs_where_its_own_section_says(tmp_path):
+    compute = {"azureml": JOBS, "stages": {"eval_report": {}, "lora_adapter": {"azureml": JOBS | {"cluster": "large"}}}}
+    document = GOOD | {"compute": compute, "store": {"remote": REMOTE}}
+    asked = read_experiment(write(tmp_path, document)).compute
+    found = {name: asked.jobs_of(name) for name in ("awq_model", "lora_adapter", "eval_report")}
+    assert {name: jobs and jobs.cluster for name, jobs in found.items()} == {
+        "awq_model": "gpu-cluster",
+        "lora_adapter": "large",
+        "eval_report": None,
+    }

@@ -7,15 +7,18 @@ deleted. docs/azure.md lists the points.
 
 from __future__ import annotations
 
+import json
 import threading
 import uuid
 from pathlib import Path
 
 import pytest
 
+from resources.azure.catalog import find_model, open_model
 from resources.azure.container import Container
 from resources.azure.workspace import AzureWorkspace, find_workspace
 from resources.errors import ConfigurationError
+from resources.model_layout import wanted_files
 from resources.registry.azureml import PREFIX, AzureMLRegistry
 from resources.store.keys import Key
 from resources.store.store import Store
@@ -116,3 +119,14 @@ def test_blobs_are_made_once_and_blocks_are_kept(azure_workspace):
         assert (found.size, found.sha256) == (1000, "digest")
     finally:
         azure_workspace.container().delete_blob(PREFIX + name)
+
+
+def test_the_catalog_has_the_model_of_the_lab_as_a_hugging_face_folder():
+    """Its layout is looked at and its smallest piece read; the weights stay there."""
+    name = find_model("azureml://registries/azureml/models/Phi-3.5-mini-instruct/versions/4", {}, Path.cwd(), "model")
+    files = open_model(name, "model")
+    wanted = wanted_files(files.paths.keys(), "model")
+    assert {"config.json", "tokenizer_config.json"} <= wanted.keys()
+    assert any(file.endswith(".safetensors") for file in wanted)
+    config = files.paths[wanted["config.json"]]
+    assert json.loads(files.container.read_version(config.name, 0, config.size, config.version))["architectures"]

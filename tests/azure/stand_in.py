@@ -77,9 +77,9 @@ class StandIn:
             self.storage(made).create_container()
         return made
 
-    def registry(self) -> StandInRegistry:
+    def registry(self, name: str | None = None) -> StandInRegistry:
         """A new registry with a container of its own."""
-        made = StandInRegistry(self, f"registry{len(self.registries)}")
+        made = StandInRegistry(self, name or f"registry{len(self.registries)}")
         self.registries[made.name] = made
         self.storage_of(made.container_name).create_container()
         return made

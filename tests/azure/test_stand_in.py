@@ -96,9 +96,10 @@ def test_who_is_signed_in_reads_the_container_without_a_key(workspace):
     assert container.download_blob("one").readall() == b"1"
 
 
-def test_what_a_real_workspace_is_asked_holds_here(workspace):
+def test_what_a_real_workspace_is_asked_holds_here(azure, workspace, tiny_phi3):
+    azure.registry("azureml").add_model("Phi-3.5-mini-instruct", "4", tiny_phi3)
     live = Path(__file__).with_name("live.py")
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(live)]
     done = subprocess.run(command, cwd=live.parents[2], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout
-    assert "6 passed" in done.stdout
+    assert "7 passed" in done.stdout
