@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Callable, Sequence
 
 from resources.errors import ConfigurationError
 
@@ -18,11 +19,31 @@ def nvidia_gpus() -> list[str]:
 
 
 def choose_device(asked: str) -> str:
-    """Returns "cpu" or "cuda" for compute.device; asking for cuda where there is none is a ConfigurationError."""
+    """Returns "cpu" or "cuda" for compute.device; asking for cuda that cannot be had is a ConfigurationError."""
     if asked == "cpu":
         return "cpu"
-    if nvidia_gpus():
-        return "cuda"
+    return agreed_device(asked, nvidia_gpus(), _torch_cuda)
+
+
+def agreed_device(asked: str, gpus: Sequence[str], torch_cuda: Callable[[], tuple[str, bool]]) -> str:
+    """Returns "cuda" where the driver lists GPUs and PyTorch can use them.
+
+    asked: "auto" or "cuda"; torch_cuda: PyTorch's version and whether it can use a GPU, asked where there is one.
+    """
+    if not gpus:
+        found = "no NVIDIA GPU on this machine"
+    else:
+        version, usable = torch_cuda()
+        if usable:
+            return "cuda"
+        found = f"a GPU ({gpus[0].partition(' (UUID')[0]}) that PyTorch {version} cannot use"
     if asked == "cuda":
-        raise ConfigurationError("compute.device", "cuda, and no NVIDIA GPU on this machine", "auto, cpu")
+        remedy = "Install a PyTorch whose CUDA the driver supports" if gpus else ""
+        raise ConfigurationError("compute.device", f"cuda, and {found}", "auto, cpu", remedy)
     return "cpu"
+
+
+def _torch_cuda() -> tuple[str, bool]:
+    import torch
+
+    return str(torch.__version__), torch.cuda.is_available()

@@ -72,7 +72,7 @@ class OlivePressAwq(Pass):
         with phase("load"):
             wrapper, quantization, retie = _prepared(model, config)
         shape = GridShape(int(settings.bits), settings.group_size, settings.sym)
-        with _fast_products(settings.device):
+        with _fast_products(settings.device), _enough_memory(settings.device):
             chosen = AwqLayers(model, wrapper, settings, shape).quantize()
         with phase("save"):
             result = finalize(model, output_model_path, wrapper, quantization, settings.device, retie)
@@ -179,6 +179,26 @@ def _matmul_precision(precision: str) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(kept)
+
+
+@contextmanager
+def _enough_memory(device: str) -> Iterator[None]:
+    """Inside the block a GPU that is too small is a StageError that says so and what lowers the need."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        free, whole = torch.cuda.mem_get_info(device)
+        peak = torch.cuda.max_memory_allocated(device)
+        raise StageError(
+            "awq_model",
+            f"the GPU's memory does not suffice: up to {_gb(peak)} of {_gb(whole)} were in use, {_gb(free)} are free "
+            f"now ({'. '.join(str(error).split('. ')[:2])})",
+            "Lower awq_model.tokens, free memory that other programs hold, or set compute.device: cpu",
+        ) from error
+
+
+def _gb(size: int) -> str:
+    return f"{size / 1e9:.1f} GB"
 
 
 def _fast_products(device: str) -> AbstractContextManager[None]:

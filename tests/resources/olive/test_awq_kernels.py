@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.util import find_spec
 
 import pytest
@@ -67,3 +68,25 @@ def test_best_bounds(kernels, problem):
     same = (scales - expected_scales).abs() <= 1e-6 * expected_scales
     assert same.float().mean() > 0.98  # two bounds may be as good as each other
     assert (zeros == expected_zeros)[same].all()
+
+
+def test_a_gpu_that_is_too_small_is_an_error_that_says_what_to_lower(tiny_llama, tmp_path):
+    import torch
+
+    from resources.errors import StageError
+    from resources.olive.awq_model import PASSES, awq_run_config
+    from resources.olive.workflow import run_workflow
+
+    if not torch.cuda.is_available():
+        pytest.skip("needs a GPU")
+    samples = tmp_path / "samples.json"
+    samples.write_text(json.dumps([[index % 400 + 2 for index in range(64)]] * 4))
+    settings = {"bits": 4, "group_size": 32, "symmetric": False, "ratios": 4, "clip": True}
+    run_config = awq_run_config(tiny_llama, samples, **settings, device="cuda", batch_size=4)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1e-6)
+    try:
+        with pytest.raises(StageError, match=r"the GPU's memory does not suffice.*Lower awq_model\.tokens"):
+            run_workflow(run_config, tmp_path / "awq", passes=PASSES)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
