@@ -7,11 +7,12 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from dagster_pipes import (
     PipesAzureBlobStorageContextLoader,
-    PipesAzureBlobStorageMessageWriter,
+    PipesBlobStoreMessageWriter,
+    PipesBlobStoreMessageWriterChannel,
     PipesContext,
     PipesParams,
     open_dagster_pipes,
@@ -38,11 +39,8 @@ class JobSide:
 
     def open_pipes(self) -> PipesContext:
         """The session with the orchestrator; what it is told is in `extras`."""
-        service = _service()
-        return open_dagster_pipes(
-            context_loader=PipesAzureBlobStorageContextLoader(service),
-            message_writer=PipesAzureBlobStorageMessageWriter(service, interval=MESSAGE_SECONDS),
-        )
+        loader = PipesAzureBlobStorageContextLoader(_service())
+        return open_dagster_pipes(context_loader=loader, message_writer=JobMessageWriter(interval=MESSAGE_SECONDS))
 
     def fetch_inputs(self, request: Mapping[str, Any]) -> dict[str, Path]:
         """Input name → folder of its artifact, brought from the shared store and verified."""
@@ -70,6 +68,26 @@ class JobSide:
         container = Container(lambda: _container(str(params["bucket"])), OUTCOMES)
         job = str(params["key_prefix"]).rpartition("/")[2]
         container.create(f"{job}.json", data, hashlib.sha256(data).hexdigest())
+
+
+class JobMessageWriter(PipesBlobStoreMessageWriter):
+    """Like that of dagster_pipes for Azure, whose thread ends with the first upload whose answer is lost."""
+
+    def make_channel(self, params: PipesParams) -> JobMessageChannel:
+        bucket, prefix = str(params["bucket"]), str(params["key_prefix"])
+        return JobMessageChannel(Container(lambda: _container(bucket), f"{prefix}/"), self.interval)
+
+
+class JobMessageChannel(PipesBlobStoreMessageWriterChannel):
+    """Leaves messages as blobs, each once."""
+
+    def __init__(self, blobs: Container, interval: float) -> None:
+        super().__init__(interval=interval)
+        self._blobs = blobs
+
+    def upload_messages_chunk(self, payload: IO[str], index: int) -> None:
+        data = payload.read().encode()
+        self._blobs.create(f"{index}.json", data, hashlib.sha256(data).hexdigest())
 
 
 def _messages() -> PipesParams:

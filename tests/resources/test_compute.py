@@ -200,11 +200,13 @@ def test_faults_that_pass_change_nothing(jobs, asked, azure, workspace):
         Fault(r"^GET .*/jobs/press-", "drop", after=1),
         Fault(r"^GET .*/jobs/press-", status=429, code="TooManyRequests", headers={"Retry-After": "1"}, after=2),
         Fault(r"^PUT https://.*blob.*/olive-press/jobs/", status=503, code="ServerBusy", times=2),
+        Fault(r"^PUT https://.*blob.*/olive-press/jobs/.*/\d+\.json", "lose"),
         Fault(r"^GET https://.*blob.*/outcomes/press-", "cut", bytes=3),
         Fault(r"^GET https://.*blob.*/shared/blobs/", "cut", bytes=3, times=2),
         Fault(r"^DELETE https://.*blob", "lose", times=2),
     )
-    run(jobs(), asked)
+    lines = run(jobs(), asked)
+    assert any("train" in line and "eval" in line for line in lines)
     assert (asked.folder / "train.jsonl").is_file()
     assert len(workspace.compute.jobs) == 1
     assert names_of(workspace) == []
