@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from assets.experiment import Experiment
-from assets.recipes import STAGE_NAMES, open_stages
+from assets.recipes import STAGE_NAMES
 from orchestration.experiment_assets import build_definitions
 from orchestration.history import asset_key, open_instance
 from orchestration.interrupted import close_interrupted_runs
@@ -25,13 +25,13 @@ def materialize(
     home: Path,
     turns: Turns,
     terminal: Terminal,
-    show_bars: bool,
+    compute: LocalCompute,
     remotes: Remotes,
 ) -> None:
     """Materialize the `pending` stages in one Dagster run of this process; the caller has the experiment's turn."""
     with open_instance(home) as instance:
         close_interrupted_runs(instance)
-        _run(experiment, pending, instance, turns, terminal, show_bars, remotes)
+        _run(experiment, pending, instance, turns, terminal, compute, remotes)
 
 
 def _run(
@@ -40,12 +40,9 @@ def _run(
     instance: dg.DagsterInstance,
     turns: Turns,
     terminal: Terminal,
-    show_bars: bool,
+    compute: LocalCompute,
     remotes: Remotes,
 ) -> None:
-    compute = LocalCompute(show_bars)
-    if any(open_stages(experiment)[name].heavy for name in pending):
-        compute.prepare()
     definitions = build_definitions([experiment], compute, terminal, turns, remotes=remotes)
     keys = [asset_key(experiment.name, name) for name in pending]
     job = dg.define_asset_job("press_run", selection=dg.AssetSelection.assets(*keys))

@@ -21,6 +21,7 @@ from orchestration.savings import Saving, Savings, saving
 from orchestration.terminal import StageOutcome, Terminal
 from orchestration.turns import Turns
 from resources.errors import ConfigurationError, PressError
+from resources.preloaded import PreloadedWorkers
 from resources.store.remote import RemoteDamageError
 from resources.store.store import Store
 
@@ -96,14 +97,18 @@ def run(
         _check_computes(planned, wanted, home, remotes)
         _share_known(planned, wanted, remotes, terminal)
         pending: list[str] = []
+        workers = PreloadedWorkers()
+        if _needs_workers(planned, wanted):
+            workers.start()  # it imports while this process imports Dagster
         if not planned.is_observed or any(name not in terminal.outcomes for name in wanted):
             with open_events(home) as events:
                 observe(planned, events)
                 pending = restore_known(planned, wanted, home, events, terminal)
         if pending:
             from orchestration.materialization import materialize
+            from resources.compute import LocalCompute
 
-            materialize(experiment, pending, home, turns, terminal, show_bars, remotes)
+            materialize(experiment, pending, home, turns, terminal, LocalCompute(show_bars, workers), remotes)
         elif has_interrupted_run(home):
             from orchestration.interrupted import close_interrupted_runs_under
 
@@ -143,6 +148,15 @@ def _check_computes(planned: Plan, wanted: set[str], home: Path, remotes: Remote
         from resources.compute import LocalCompute
 
         Computes(Store(home), LocalCompute(), remotes).check(planned.experiment, stale)
+
+
+def _needs_workers(planned: Plan, wanted: set[str]) -> bool:
+    """Whether workers of this machine will most likely be asked for; an input that turns out the same needs none."""
+    if planned.experiment.store.remote is not None:
+        return False
+    jobs_of = planned.experiment.compute.jobs_of
+    stale = [one.stage for one in planned.stages if one.stage.name in wanted and one.status in ("run", "maybe")]
+    return any(stage.heavy and jobs_of(stage.name) is None for stage in stale)
 
 
 def _share_known(planned: Plan, wanted: set[str], remotes: Remotes, terminal: Terminal) -> None:

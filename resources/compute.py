@@ -14,21 +14,10 @@ from typing import Any, Protocol
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 from dagster._core.pipes.subprocess import PipesSubprocessClient  # dg's lazy attribute hides it from type checkers
+from dagster._core.pipes.utils import PipesEnvContextInjector, PipesTempFileMessageReader, open_pipes_session
 
 from resources.errors import PressError, StageError, told_error
-from resources.preloaded import PreloadedWorkers, can_preload
-from resources.telemetry import TELEMETRY_OFF
-
-PROJECT = Path(__file__).resolve().parent.parent
-
-# Progress is told through Pipes; the bars and warnings of libraries would drown it.
-QUIET = {
-    "TQDM_DISABLE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONWARNINGS": "ignore",
-    **TELEMETRY_OFF,
-}
+from resources.preloaded import PROJECT, QUIET, PreloadedWorkers, can_preload
 
 
 @dataclass(frozen=True)
@@ -62,16 +51,10 @@ class Compute(Protocol):
 class LocalCompute:
     """Runs the worker as a process of its own: a crash or a kill ends the stage, not the orchestrator."""
 
-    def __init__(self, show_bars: bool = False) -> None:
+    def __init__(self, show_bars: bool = False, workers: PreloadedWorkers | None = None) -> None:
         self._show_bars = show_bars
+        self._workers = workers or PreloadedWorkers()
         self._client = PipesSubprocessClient(cwd=str(PROJECT), env=QUIET)
-        command = [sys.executable, "-m", "assets.worker_server"]
-        self._preloaded = PreloadedWorkers(command, str(PROJECT), QUIET) if can_preload() else None
-
-    def prepare(self) -> None:
-        """Begin to import what workers need, before the first is wanted."""
-        if self._preloaded is not None:
-            self._preloaded.start()
 
     def check(self) -> None:
         """Nothing is in the way of a child process."""
@@ -97,10 +80,15 @@ class LocalCompute:
     def _work(self, context: dg.AssetExecutionContext, extras: dict[str, Any]) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own, about its own method
-            if self._preloaded is not None:
-                self._preloaded.run(context, extras)
-            else:
+            if not can_preload():
                 self._client.run(context=context, command=[sys.executable, "-m", "assets.worker"], extras=extras)
+                return
+            with open_pipes_session(
+                context, PipesEnvContextInjector(), PipesTempFileMessageReader(), extras=extras
+            ) as session:
+                code = self._workers.serve(session.get_bootstrap_env_vars())
+        if code != 0:
+            raise DagsterPipesExecutionError(f"External execution process failed with code {code}")
 
 
 def _failure(recipe: str, error_file: Path, error: DagsterPipesExecutionError) -> PressError:

@@ -13,14 +13,20 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError, DagsterPipesExecutionError
-from dagster._core.pipes.utils import PipesEnvContextInjector, PipesTempFileMessageReader, open_pipes_session
+from resources.telemetry import TELEMETRY_OFF
 
+PROJECT = Path(__file__).resolve().parent.parent
+# Progress is told through Pipes; the bars and warnings of libraries would drown it.
+QUIET = {
+    "TQDM_DISABLE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONWARNINGS": "ignore",
+    **TELEMETRY_OFF,
+}
 # Their drivers do not survive a fork, and whether a library woke them while it was imported cannot be known.
 ACCELERATORS = (Path("/proc/driver/nvidia"), Path("/dev/kfd"), Path("/dev/dxg"))
 
@@ -31,24 +37,23 @@ def can_preload() -> bool:
 
 
 class PreloadedWorkers:
-    """Runs workers one at a time, each a fork of `command`, which imports and then serves (see worker_server.py).
+    """Workers of this project, one at a time, each a fork of one process (assets/worker_server.py).
 
-    It ends with this process, however that ends.
+    They end with this process, however that ends. Where workers cannot be forked, starting does nothing.
     """
 
-    def __init__(self, command: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
-        self._command, self._cwd, self._env = list(command), cwd, dict(env)
+    def __init__(self) -> None:
         self._server: subprocess.Popen[bytes] | None = None
         self._turn = threading.Lock()
         atexit.register(self.stop)
 
     def start(self) -> None:
         """Begin to import, in the background."""
-        if self._server is None:
+        if self._server is None and can_preload():
             self._server = subprocess.Popen(
-                self._command,
-                cwd=self._cwd,
-                env={**os.environ, **self._env},
+                [sys.executable, "-m", "assets.worker_server"],
+                cwd=PROJECT,
+                env={**os.environ, **QUIET},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )
@@ -60,48 +65,38 @@ class PreloadedWorkers:
             self._server.wait()
             self._server = None
 
-    def run(self, context: dg.AssetExecutionContext, extras: dict[str, Any]) -> None:
-        """Return when a worker has served `extras`; a DagsterPipesExecutionError when it ends otherwise."""
-        with (
-            self._turn,
-            open_pipes_session(
-                context=context,
-                context_injector=PipesEnvContextInjector(),
-                message_reader=PipesTempFileMessageReader(),
-                extras=extras,
-            ) as session,
-        ):
-            code = self._serve(context, session.get_bootstrap_env_vars())
-        if code != 0:
-            raise DagsterPipesExecutionError(f"External execution process failed with code {code}")
-
-    def _serve(self, context: dg.AssetExecutionContext, environment: Mapping[str, str]) -> int:
-        """The exit code of the worker; its signal, negative, when one ended it."""
-        self.start()
-        server = self._server
-        assert server is not None
-        assert server.stdin is not None
-        worker = 0
-        try:
+    def serve(self, environment: Mapping[str, str]) -> int:
+        """Let a worker with this in its environment do its work; its exit code, its signal negative."""
+        with self._turn:
+            self.start()
+            server, worker, is_answered = self._server, 0, False
+            assert server is not None
             try:
-                server.stdin.write(json.dumps(dict(environment)).encode() + b"\n")
-                server.stdin.flush()
-                worker = self._answer(server)
-                return self._answer(server)
+                _ask(server, environment)
+                worker = _answer(server)
+                code = _answer(server)
+                is_answered = True
             except (BrokenPipeError, EOFError):  # it was killed, or could not import
                 self._server = None
+                is_answered = True
                 return server.wait()
-        except DagsterExecutionInterruptedError:
-            context.log.info("The run was interrupted: ending its worker")
-            if worker:
-                os.kill(worker, signal.SIGINT)
-            self.stop()
-            raise
+            finally:
+                if not is_answered:  # who waits is interrupted: nobody wants the result
+                    if worker:
+                        os.kill(worker, signal.SIGINT)
+                    self.stop()
+            return code
 
-    @staticmethod
-    def _answer(server: subprocess.Popen[bytes]) -> int:
-        assert server.stdout is not None
-        line = server.stdout.readline()
-        if not line.endswith(b"\n"):
-            raise EOFError
-        return int(line)
+
+def _ask(server: subprocess.Popen[bytes], environment: Mapping[str, str]) -> None:
+    assert server.stdin is not None
+    server.stdin.write(json.dumps(dict(environment)).encode() + b"\n")
+    server.stdin.flush()
+
+
+def _answer(server: subprocess.Popen[bytes]) -> int:
+    assert server.stdout is not None
+    line = server.stdout.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    return int(line)
