@@ -14,7 +14,6 @@ import hashlib
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import warnings
 from pathlib import Path
 
 from resources.azure.workspace import AzureWorkspace, WorkspaceName
+from resources.peak_memory import peak_memory_bytes
 from resources.registry.azureml import AzureMLRegistry
 from resources.store.keys import Key
 from resources.store.store import Store
@@ -108,7 +108,7 @@ def _work(tool: str, operation: str, folder: str) -> None:
     began = time.monotonic()
     act()
     seconds = time.monotonic() - began
-    print(json.dumps({"seconds": seconds, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000}))
+    print(json.dumps({"seconds": seconds, "peak": peak_memory_bytes() / 1e6}))
 
 
 def _press(operation: str, folder: Path):
