@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -100,6 +101,7 @@ class Project:
             text=True,
             cwd=self.root,
             start_new_session=True,
+            preexec_fn=heed_ctrl_c,
         )
 
     def run(self, *arguments: str) -> dict[str, str]:
@@ -124,6 +126,11 @@ class Project:
         document = yaml.safe_load(file.read_text())
         document.setdefault(section, {}).update(values)
         file.write_text(yaml.safe_dump(document))
+
+
+def heed_ctrl_c() -> None:
+    """For a child, before it begins: a shell that runs the tests in its background has them ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def create_project(root: Path, base_model: Path) -> Project:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from orchestration.history import dagster_home
-from tests.project import Project
+from tests.project import Project, heed_ctrl_c
 
 STAGES = ("dataset", "awq_model", "lora_adapter", "onnx_model", "eval_report", "registered_model")
 WORKSPACE = Path(__file__).resolve().parents[2] / "workspace.yaml"
@@ -235,7 +235,13 @@ def _service(command: list[str], project: Project, folder: Path, port: int) -> I
     log = folder / "dagster.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, env=environment, cwd=folder, stdout=output, stderr=output, start_new_session=True
+            command,
+            env=environment,
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+            preexec_fn=heed_ctrl_c,
         )
     try:
         yield _answering(Dagster(f"http://127.0.0.1:{port}/graphql", process), log)
