@@ -7,6 +7,7 @@ by name and not sent again. A file becomes a blob as a whole, once, and what is 
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -90,12 +91,11 @@ def fetch(container: Container, manifest: Manifest, folder: Path, name_of: Calla
         has = crew.map(lambda record: _has(folder / record.path, record), manifest.files)
         missing = [record for record, there in zip(manifest.files, has, strict=True) if not there]
         _check_sizes(crew, container, missing, name_of)
-        for record in missing:
-            _receive(crew, container, name_of(record), record.size, folder / record.path)
+        arrived = [_receive(crew, container, name_of(record), record.size, folder / record.path) for record in missing]
         crew.finish()
-        sound = crew.map(lambda record: _has(folder / record.path, record), missing)
-        for record, is_sound in zip(missing, sound, strict=True):
-            if not is_sound:
+        digests = crew.map(lambda arrival: arrival(), arrived)
+        for record, digest in zip(missing, digests, strict=True):
+            if digest != record.sha256:
                 (folder / record.path).unlink()
                 raise _damaged(container, name_of(record))
     return Transfer(sum(record.size for record in missing), manifest.bytes)
@@ -181,7 +181,9 @@ def _send(crew: _Crew, container: Container, name: str, record: FileRecord, path
     with path.open("rb") as file:
         while data := file.read(block):
             content.update(data)
-            blocks.append(crew.hand(_send_block, container, name, len(blocks), data, arrived))
+            # Named by all content up to its end: what an interrupted upload of other content left is never taken.
+            block_name = f"{len(blocks):05d}-{content.copy().hexdigest()[:32]}"
+            blocks.append(crew.hand(_send_block, container, name, block_name, data, arrived))
     crew.finish()
     _check(path, content.hexdigest(), record)
     sent = [future.result() for future in blocks]
@@ -197,9 +199,8 @@ def _send_small(container: Container, name: str, record: FileRecord, path: Path)
         _is_there(container, name, record.size, record.sha256)
 
 
-def _send_block(container: Container, name: str, number: int, data: bytes, arrived: dict[str, int]) -> tuple[str, int]:
+def _send_block(container: Container, name: str, block: str, data: bytes, arrived: dict[str, int]) -> tuple[str, int]:
     """The block's name and the bytes sent for it."""
-    block = f"{number:05d}-{hashlib.sha256(data).hexdigest()[:32]}"
     if arrived.get(block) == len(data):
         return block, 0
     container.stage(name, block, data)
@@ -211,13 +212,32 @@ def _check(path: Path, digest: str, record: FileRecord) -> None:
         raise StageError(str(path), f"its bytes are not those of {record.path}", "Run press store verify")
 
 
-def _receive(crew: _Crew, container: Container, name: str, size: int, path: Path) -> None:
+def _receive(crew: _Crew, container: Container, name: str, size: int, path: Path) -> Callable[[], str]:
+    """Have the blob fetched to `path`; what comes back gives the sha256 of the file once everything arrived.
+
+    That of a large one is taken while it arrives, piece by piece in order.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         file.truncate(size)
-    for offset in range(0, size, PIECE):
-        crew.hand(_receive_piece, container, name, offset, min(PIECE, size - offset), path)
+    content, arriving = hashlib.sha256(), deque[Future[None]]()
+    with path.open("rb") as file:
+        for offset in range(0, size, PIECE):
+            arriving.append(crew.hand(_receive_piece, container, name, offset, min(PIECE, size - offset), path))
+            while len(arriving) > PARALLEL:
+                arriving.popleft().result()
+                content.update(file.read(PIECE))
+        read = file.tell()
+
+    def rest() -> str:
+        with path.open("rb") as file:
+            file.seek(read)
+            while data := file.read(PIECE):
+                content.update(data)
+        return content.hexdigest()
+
+    return rest
 
 
 def _receive_piece(container: Container, name: str, offset: int, length: int, path: Path) -> None:
