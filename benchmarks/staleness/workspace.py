@@ -76,7 +76,7 @@ DOCUMENT: dict[str, Any] = {
         "dropout": 0.0,
         "target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
         "steps": 4,
-        "batch_size": 4,
+        "batch_size": 32,  # every row is trained several times, so that every change of one changes the adapter
         "learning_rate": 0.0005,
         "warmup_steps": 1,
         "max_tokens": 128,
