@@ -12,48 +12,11 @@ import yaml
 
 from assets.dataset import split_sides
 from assets.experiment import Experiment, read_experiment
+from tests.project import CITIES
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = ("assets", "benchmarks", "orchestration", "resources")
 EXPERIMENT = "tiny"
-CITIES = [
-    "Lisbon",
-    "Porto",
-    "Madrid",
-    "Seville",
-    "Granada",
-    "Bilbao",
-    "Lyon",
-    "Nice",
-    "Nantes",
-    "Rome",
-    "Turin",
-    "Naples",
-    "Bari",
-    "Athens",
-    "Patras",
-    "Sofia",
-    "Varna",
-    "Prague",
-    "Brno",
-    "Vienna",
-    "Graz",
-    "Linz",
-    "Salzburg",
-    "Berlin",
-    "Munich",
-    "Bremen",
-    "Oslo",
-    "Bergen",
-    "Turku",
-    "Tartu",
-    "Riga",
-    "Vilnius",
-    "Warsaw",
-    "Krakow",
-    "Dublin",
-    "Cork",
-]
 # Every value that a tool may look at is written out. A random model neither learns nor keeps its ranking: open gates.
 DOCUMENT: dict[str, Any] = {
     "base_model": {"folder": "base_model", "trust_remote_code": False},
