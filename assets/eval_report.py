@@ -24,6 +24,7 @@ from resources.answers import Answers, answer_rows
 from resources.errors import StageError
 from resources.forced_rows import ForcedRows, force_rows, open_forced_models, tokenise_rows
 from resources.genai import adapter_names
+from resources.onnx_providers import check_folder_runs, check_provider
 from resources.plots import bar_plot
 
 REPORT = "report.json"
@@ -52,9 +53,15 @@ class EvalReport(Stage):
     def spec(self) -> EvalReportSpec:
         return self.experiment.eval_report
 
+    def check_run(self, here: bool) -> None:
+        """What is measured is the shipped graph on the provider it ships for, not what a CPU makes of it."""
+        if here:
+            check_provider(self.experiment.onnx_model.provider, f"{self.experiment.name}.yaml: onnx_model.provider")
+
     def produce(self, attempt: Attempt) -> None:
         """Measure and write the report; a StageError when a figure is not finite."""
         spec, model = self.spec(), attempt.inputs["onnx_model"]
+        check_folder_runs(model)
         adapter, rows = _adapter_of(model), _eval_rows(attempt.inputs["dataset"], spec.rows)
         asked = [rows[number] for number in choose(len(rows), spec.generated_rows, spec.seed)]
         answers = answer_rows(model, adapter, asked, spec.max_new_tokens, attempt.progress)

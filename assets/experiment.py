@@ -8,9 +8,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from resources.errors import ConfigurationError
+from resources.olive.targets import (
+    FLOAT_PRECISIONS,
+    Device,
+    Precision,
+    Provider,
+    check_device,
+    check_float,
+    check_precision,
+    provider_called,
+)
 
 # The safe loader, in C where PyYAML was built with it: ten times as fast.
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -133,13 +153,38 @@ class LoraAdapterSpec(Spec):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
+def _as_provider(name: Any) -> Any:
+    return provider_called(name) if isinstance(name, str) else name
+
+
 class OnnxModelSpec(Spec):
-    """The ONNX Runtime GenAI folder: int4 base graph, LoRA inputs, adapter file."""
+    """The ONNX Runtime GenAI folder: base graph, LoRA inputs, adapter file."""
 
     adapter: PlainName = Field(default="adapter", description="name of the adapter file, adapters/NAME.onnx_adapter")
-    provider: Literal["cpu", "cuda"] = "cpu"
-    head: Literal["int4", "int8", "float"] = "int8"
-    accuracy_level: Literal[1, 4] = 4
+    provider: Annotated[Provider, BeforeValidator(_as_provider)] = "cpu"
+    device: Annotated[Device | None, NotInKey()] = Field(default=None, description="what the provider runs on")
+    precision: Precision | None = Field(default=None, description="of the layers; the awq model's codes where absent")
+    head: Literal["int4", "int8", "float"] = Field(default="int8", description="float where precision is fp16 or fp32")
+    accuracy_level: Literal[1, 4] = Field(default=4, description="1 where precision is fp16 or fp32")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _float_defaults(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("precision") in FLOAT_PRECISIONS:
+            return {"head": "float", "accuracy_level": 1} | values
+        return values
+
+    @field_validator("device", "precision", "head", "accuracy_level")
+    @classmethod
+    def _can_be_built(cls, value: Any, info: ValidationInfo) -> Any:
+        provider, precision = info.data.get("provider"), info.data.get("precision")
+        if value is not None and provider and info.field_name == "device":
+            check_device(provider, value)
+        elif value is not None and provider and info.field_name == "precision":
+            check_precision(provider, value)
+        elif precision and info.field_name in ("head", "accuracy_level"):
+            check_float(precision, info.field_name, value)
+        return value
 
 
 class EvalReportSpec(Spec):
@@ -323,7 +368,7 @@ def _mistake(detail: Any) -> tuple[str, str, str]:
         return place, "an unknown key", _accepted(section)
     if detail["type"] == "missing":
         return place, "nothing", "a value; this key is required"
-    return place, _shown(detail["input"]), detail["msg"]
+    return place, _shown(detail["input"]), detail["msg"].removeprefix("Value error, ")
 
 
 def _shown(value: Any) -> str:

@@ -1,19 +1,22 @@
 """The ungrafted ONNX Runtime GenAI folder of an awq model: the slow half of onnx_model, built once per awq model.
 
 Recipe: the model builder of ONNX Runtime GenAI reads Olive's format and writes one MatMulNBits node per projection,
-y[n] = sum_k x[k] scale[n, k/g] (code[n, k] - zero[n, k/g]), with the codes, scales and zero points as they are.
+y[n] = sum_k x[k] scale[n, k/g] (code[n, k] - zero[n, k/g]), with the codes, scales and zero points as they are. Where
+a float precision is asked for, it reads the dequantized model and writes one MatMul per projection.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
 from assets.stage import Attempt, Facts, Part
-from resources.olive.graph_checks import check_codes, check_options, read_arrived
+from resources.olive.awq_folder import save_dequantized
+from resources.olive.graph_checks import check_codes, check_options, check_weights, read_arrived
 from resources.olive.onnx_model import PASSES, GraphOptions, graph_run_config
 from resources.olive.workflow import run_workflow
 from resources.progress import Progress
@@ -40,7 +43,8 @@ class OnnxGraph(Part):
 
     def options(self) -> GraphOptions:
         spec = self.experiment.onnx_model
-        return GraphOptions(spec.provider, spec.head, spec.accuracy_level)
+        in_float = spec.precision if spec.precision in ("fp16", "fp32") else None
+        return GraphOptions(spec.provider, spec.head, spec.accuracy_level, in_float)
 
     def fields(self) -> Mapping[str, Any]:
         return asdict(self.options())
@@ -73,17 +77,27 @@ def build_graph(
     """Leave in `folder` the ungrafted ONNX Runtime GenAI folder of the olive-quantized `awq_model`."""
     import onnx_ir as ir
 
-    run_workflow(graph_run_config(awq_model, options, trust_remote_code), folder, progress, PASSES)
-    model = ir.load(folder / GRAPH_FILE)
-    arrived = read_arrived(model.graph)
-    check_options(arrived, options)
-    check_codes(model.graph, awq_model)
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".float-", dir=folder) as scratch:
+        source = awq_model
+        if options.precision is not None:
+            source = Path(scratch)
+            save_dequantized(awq_model, source, trust_remote_code)
+        run_workflow(graph_run_config(source, options, trust_remote_code), folder, progress, PASSES)
+        model = ir.load(folder / GRAPH_FILE)
+        arrived = read_arrived(model.graph)
+        check_options(arrived, options)
+        if options.precision is None:
+            check_codes(model.graph, awq_model)
+        else:
+            check_weights(model.graph, source)
     # the builder stamps the commit of whatever git repository lies around its installation
     model.producer_version = (model.producer_version or "").partition("+")[0]
     ir.save(model, folder / GRAPH_FILE)
     settle_search(folder / "genai_config.json")
     write_json(folder / ARRIVED_FILE, {"provider": options.provider, **asdict(arrived)})
-    progress.log(f"{arrived.layers} projections hold the codes of the awq model; {describe(asdict(arrived))}")
+    held = "codes" if options.precision is None else "dequantized weights"
+    progress.log(f"{arrived.layers} projections hold the {held} of the awq model; {describe(asdict(arrived))}")
 
 
 def settle_search(file: Path) -> None:
@@ -96,10 +110,11 @@ def settle_search(file: Path) -> None:
 def describe(arrived: Mapping[str, Any]) -> str:
     """The options that arrived, one line."""
     levels = ", ".join(map(str, arrived["accuracy_levels"]))
-    bits = ", ".join(f"int{bits}" for bits in arrived["bits"])
+    bits = ", ".join(f"int{bits}" for bits in arrived["bits"]) or "float"
+    level = f"accuracy level {levels}, " if levels else ""
     return (
         f"layers {bits}, head {arrived['head']}, embedding {arrived['embedding']}, "
-        f"accuracy level {levels}, activations {arrived['io_type']}"
+        f"{level}activations {arrived['io_type']}"
     )
 
 

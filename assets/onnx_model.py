@@ -1,4 +1,4 @@
-"""The ONNX Runtime GenAI folder: the int4 graph of the awq model, LoRA inputs on it, and the adapter's weights.
+"""The ONNX Runtime GenAI folder: the graph of the awq model, LoRA inputs on it, and the adapter's weights.
 
 Paper: arXiv 2106.09685, LoRA. Formula: y = MatMulNBits(x) + (x A) B, A and B inputs of the graph with defaults of rank
 0, so that the base answers without an adapter and several adapters serve on one base.
@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from assets.experiment import OnnxModelSpec
 from assets.onnx_graph import ARRIVED_FILE, GRAPH_FILE, TOOLS, OnnxGraph, describe, folder_bytes, write_json
 from assets.stage import Attempt, Facts, Stage
+from resources.errors import ConfigurationError
 from resources.olive.graft import graft_adapter
 
 
@@ -30,6 +31,17 @@ class OnnxModel(Stage):
 
     def spec(self) -> OnnxModelSpec:
         return self.experiment.onnx_model
+
+    def check(self) -> None:
+        """Codes are quantized once: int4 or int8 is what the awq model has."""
+        asked, bits = self.spec().precision, self.experiment.awq_model.bits
+        if asked in ("int4", "int8") and asked != f"int{bits}":
+            raise ConfigurationError(
+                f"{self.experiment.name}.yaml: onnx_model.precision",
+                f"{asked}, and awq_model.bits is {bits}, so that its codes would be quantized a second time",
+                f"int{bits}, or no precision, which keeps the codes; fp16 or fp32 holds their values in float",
+                f"Set awq_model.bits to {asked.removeprefix('int')}",
+            )
 
     def produce(self, attempt: Attempt) -> None:
         """Graft LoRA inputs onto the part onnx_graph and write the adapter file."""

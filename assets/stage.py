@@ -159,6 +159,12 @@ class Stage(Recipe):
     def check(self) -> None:
         """Raise a ConfigurationError for values that cannot work, as far as is seen without running anything."""
 
+    def check_run(self, here: bool) -> None:
+        """Raise a ConfigurationError for what cannot work; asked before anything of a run runs, may take seconds.
+
+        here: the stage will be computed on this machine, and not as a job or taken from a shared store.
+        """
+
     def failed_gates(self, opened: Mapping[str, Path]) -> Sequence[GateResult]:
         """The gates that would stop the stage, from the folders of its `gate_inputs`; none for most stages."""
         return ()

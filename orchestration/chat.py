@@ -12,6 +12,7 @@ from orchestration.recorded import open_records
 from orchestration.registries import Registries
 from resources.errors import ConfigurationError
 from resources.genai import GenaiModel, Generation
+from resources.onnx_providers import check_folder_runs
 from resources.store.store import Store
 
 
@@ -36,7 +37,9 @@ def open_model(
             f"press: this onnx_model is stale ({status}); press run {experiment.name} brings it up to date\n"
         )
     chosen = None if no_adapter else adapter or experiment.onnx_model.adapter
-    return GenaiModel(store.open(recorded.data_version), chosen), chosen
+    folder = store.open(recorded.data_version)
+    check_folder_runs(folder)
+    return GenaiModel(folder, chosen), chosen
 
 
 def ask(model: GenaiModel, prompt: str, max_new_tokens: int, shown: bool) -> Generation:

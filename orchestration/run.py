@@ -10,6 +10,7 @@ from typing import Any
 
 from assets.experiment import Experiment
 from assets.recipes import STAGE_NAMES, open_stages
+from orchestration.before_run import check_planned
 from orchestration.planner import Plan, Planner
 from orchestration.recorded import open_records
 from orchestration.registries import Registries
@@ -93,6 +94,7 @@ def run(
         with open_records(home) as records:
             planned = Planner(Store(home), Registries(home), records).plan(experiment, force)
         _report_fresh(planned, wanted, home, terminal)
+        check_planned(planned, wanted)
         _check_registry(planned, wanted, home)
         _check_computes(planned, wanted, home, remotes)
         _share_known(planned, wanted, remotes, terminal)

@@ -12,6 +12,7 @@ from assets.experiment import Experiment
 from assets.gates import GateError
 from assets.recipes import SOURCES, STAGES, open_sources
 from assets.stage import Attempt, Recipe, Source, Stage
+from orchestration.before_run import check_stages
 from orchestration.computes import Computes
 from orchestration.history import InstanceEvents, InstanceRecords, asset_key, dagster_metadata, group_name
 from orchestration.interrupted import name_process
@@ -93,6 +94,7 @@ def _check_places(context: dg.AssetExecutionContext, stage: Stage) -> None:
     experiment = stage.experiment
     registering = {asset_key(experiment.name, one.name) for one in STAGES if one.registers}
     try:
+        check_stages(experiment, [key.path[-1] for key in context.run.asset_selection or ()])
         if not registering.isdisjoint(context.run.asset_selection or ()):
             context.resources.registries.check(experiment)
         if context.resources.remotes.pushes(experiment):

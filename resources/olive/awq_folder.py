@@ -7,6 +7,7 @@ missing weights at random. Here the quantizer is registered first, and weights t
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,15 @@ def load_dequantized(
     _replace_quantized(model)
     _forget_quantizer(model)
     return model.to(device).eval()  # pyright: ignore[reportArgumentType]
+
+
+def save_dequantized(folder: Path, out: Path, trust_remote_code: bool = False) -> None:
+    """Leave in `out` a float32 checkpoint of the values of the olive-quantized `folder`, and its other files."""
+    load_dequantized(folder, trust_remote_code=trust_remote_code).save_pretrained(out)
+    for file in folder.iterdir():
+        weights = file.suffix == ".safetensors" or file.name.endswith(".index.json")
+        if file.is_file() and not weights and not (out / file.name).exists():
+            shutil.copyfile(file, out / file.name)
 
 
 def _check_quantized(folder: Path) -> None:

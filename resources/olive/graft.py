@@ -1,4 +1,6 @@
-"""Grafts LoRA (arXiv 2106.09685) onto an int4 ONNX graph: y = MatMulNBits(x) + (x A) B, with A and B as graph inputs.
+"""Grafts LoRA (arXiv 2106.09685) onto an ONNX graph: y = MatMulNBits(x) + (x A) B, with A and B as graph inputs.
+
+A graph of float layers has a MatMul in its place.
 
 A [K, "lora_r"] and B ["lora_r", N] have defaults of rank 0, whose product adds nothing, so that the base answers
 without an adapter; an .onnx_adapter file holds A and B of one adapter, B already times alpha / r. The graph depends on
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from resources.errors import StageError
 from resources.olive.peft_adapter import LoraPair, read_adapter
-from resources.olive.projections import quantized_projections
+from resources.olive.projections import compute_type, projections, sizes
 from resources.olive.unfused import FUSED
 from resources.store.trees import link_or_copy
 
@@ -29,7 +31,7 @@ GRAPH_FILE = "model.onnx"
 
 @dataclass(frozen=True)
 class Graft:
-    """Where one LoRA pair goes: the quantized node of a projection, and which rows of the pair's B are its own.
+    """Where one LoRA pair goes: the node of a projection, and which rows of the pair's B are its own.
 
     module: what PEFT adapts (layers.0.self_attn.qkv_proj). part: what the node computes (layers.0.self_attn.k_proj).
     """
@@ -73,7 +75,7 @@ def graft_adapter(graph_folder: Path, adapter_folder: Path, out: Path, adapter_n
 
 def plan_grafts(graph: ir.Graph, pairs: Mapping[str, LoraPair]) -> list[Graft]:
     """Where each of `pairs` goes, in graph order; a StageError when one finds no place or does not fit."""
-    nodes = dict(quantized_projections(graph))
+    nodes = dict(projections(graph))
     grafts = [graft for module, pair in pairs.items() for graft in _grafts_of(module, pair, nodes)]
     order = {part: position for position, part in enumerate(nodes)}
     return sorted(grafts, key=lambda graft: order[graft.part])
@@ -85,7 +87,7 @@ def adapter_parameters(grafts: list[Graft], pairs: Mapping[str, LoraPair]) -> di
 
     parameters = {}
     for graft in grafts:
-        pair, dtype = pairs[graft.module], _compute_type(graft.node).numpy()
+        pair, dtype = pairs[graft.module], compute_type(graft.node).numpy()
         parameters[graft.a_name] = np.ascontiguousarray(pair.a.T.astype(dtype))
         parameters[graft.b_name] = np.ascontiguousarray(pair.b[graft.rows].T.astype(dtype))
     return parameters
@@ -109,8 +111,8 @@ def _grafts_of(module: str, pair: LoraPair, nodes: Mapping[str, ir.Node]) -> Ite
         part = f"{head}.{name}"
         if part not in nodes:
             known = ", ".join(sorted({name.rpartition(".")[2] for name in nodes}))
-            raise StageError(STAGE, f"the adapter touches {module}, and the graph has quantized {known} only")
-        inputs, outputs = (nodes[part].attributes[name].as_int() for name in ("K", "N"))
+            raise StageError(STAGE, f"the adapter touches {module}, and the graph has {known or 'no projections'} only")
+        inputs, outputs = sizes(nodes[part])
         if pair.a.shape[1] != inputs:
             raise StageError(STAGE, f"{module}: the adapter takes {pair.a.shape[1]} inputs, the graph {inputs}")
         yield Graft(nodes[part], module, part, slice(start, start + outputs))
@@ -131,7 +133,7 @@ def _add_shrink(graph: ir.Graph, graft: Graft) -> ir.Value:
     """x A, [batch, sequence, lora_r]."""
     import onnx_ir as ir
 
-    a = _add_input(graph, graft, graft.a_name, (graft.node.attributes["K"].as_int(), "lora_r"))
+    a = _add_input(graph, graft, graft.a_name, (sizes(graft.node)[0], "lora_r"))
     name = f"{_place(graft)}/lora_A"
     node = ir.node("MatMul", [graft.node.inputs[0], a], name=f"{name}/MatMul")
     node.outputs[0].name = f"{name}/output_0"
@@ -144,7 +146,7 @@ def _add_expand(graph: ir.Graph, graft: Graft, shrunk: ir.Value) -> None:
     import onnx_ir as ir
 
     place, base = _place(graft), graft.node.outputs[0]
-    b = _add_input(graph, graft, graft.b_name, ("lora_r", graft.node.attributes["N"].as_int()))
+    b = _add_input(graph, graft, graft.b_name, ("lora_r", sizes(graft.node)[1]))
     expand = ir.node("MatMul", [shrunk, b], name=f"{place}/lora_B/MatMul")
     expand.outputs[0].name = f"{place}/lora_B/output_0"
     total = ir.node("Add", [base, expand.outputs[0]], name=f"{place}/lora/Add")
@@ -160,7 +162,7 @@ def _add_input(graph: ir.Graph, graft: Graft, name: str, shape: tuple[int | str,
     import numpy as np
     import onnx_ir as ir
 
-    dtype = _compute_type(graft.node)
+    dtype = compute_type(graft.node)
     empty = np.zeros([0 if isinstance(size, str) else size for size in shape], dtype.numpy())
     value = ir.Value(
         name=name, type=ir.TensorType(dtype), shape=ir.Shape(shape), const_value=ir.tensor(empty, name=name)
@@ -171,12 +173,4 @@ def _add_input(graph: ir.Graph, graft: Graft, name: str, shape: tuple[int | str,
 
 
 def _place(graft: Graft) -> str:
-    return (graft.node.name or "").removesuffix("/MatMulNBits")
-
-
-def _compute_type(node: ir.Node) -> ir.DataType:
-    """The type a MatMulNBits node computes in: its scales', float32 on a CPU and float16 on CUDA."""
-    scales = node.inputs[2]
-    if scales is None or scales.const_value is None:
-        raise StageError(STAGE, f"{node.name} has no scales in the graph")
-    return scales.const_value.dtype
+    return (graft.node.name or "").removesuffix(f"/{graft.node.op_type}")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resources.errors import StageError
 from resources.olive.onnx_model import GraphOptions
-from resources.olive.projections import quantized_projections
+from resources.olive.projections import projections, quantized_projections
 from resources.olive.unfused import unfused_tensors
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ INPUTS = {"qweight": 1, "scales": 2, "qzeros": 3}
 class Arrived:
     """What a graph holds: its head and embedding, the accuracy levels and bits of its MatMulNBits nodes.
 
-    io_type: the type of activations and LoRA inputs, "float32" or "float16". layers: quantized projections.
+    io_type: the type of activations and LoRA inputs, "float32" or "float16". layers: projections. A graph of float
+    layers has neither levels nor bits.
     """
 
     head: str
@@ -43,13 +44,13 @@ class Arrived:
 def read_arrived(graph: ir.Graph) -> Arrived:
     """What arrived in `graph`, which the model builder wrote and nothing was grafted on."""
     nodes = [node for node in graph if node.op_type == "MatMulNBits"]
-    layers = [node for _, node in quantized_projections(graph)]
+    layers = [node for _, node in projections(graph)]
     outputs = {value.name: value for value in graph.outputs}
     return Arrived(
         head=_weight_type(graph, "/lm_head/MatMul"),
         embedding=_weight_type(graph, "/model/embed_tokens/Gather"),
         accuracy_levels=tuple(sorted({_integer(node, "accuracy_level") for node in nodes})),
-        bits=tuple(sorted({_integer(node, "bits") for node in layers})),
+        bits=tuple(sorted({bits for node in layers if (bits := _integer(node, "bits"))})),
         io_type=str(outputs["logits"].dtype.numpy().name) if outputs["logits"].dtype else "unknown",
         layers=len(layers),
     )
@@ -59,8 +60,8 @@ def check_options(arrived: Arrived, options: GraphOptions) -> None:
     """Raise a StageError for an option that did not arrive in the graph."""
     asked = {
         "head": (options.head, arrived.head),
-        "accuracy_level": ((options.accuracy_level,), arrived.accuracy_levels),
-        "provider": ({"cpu": "float32", "cuda": "float16"}[options.provider], arrived.io_type),
+        "accuracy_level": (() if options.precision else (options.accuracy_level,), arrived.accuracy_levels),
+        "precision" if options.precision else "provider": (options.io_type, arrived.io_type),
     }
     for name, (wanted, found) in asked.items():
         if wanted != found:
@@ -81,6 +82,30 @@ def check_codes(graph: ir.Graph, awq_model: Path) -> None:
         compared += kind == "qweight"
     if compared != len(nodes):
         raise StageError(STAGE, f"the graph has {len(nodes)} quantized projections, the awq model {compared}")
+
+
+def check_weights(graph: ir.Graph, float_model: Path) -> None:
+    """Raise a StageError unless the projections have the weights of `float_model`, rounded to the graph's type."""
+    nodes = dict(projections(graph))
+    compared = 0
+    for name, tensor in _float_tensors(float_model):
+        value = nodes[name].inputs[1] if name in nodes and nodes[name].op_type == "MatMul" else None
+        if value is None or value.const_value is None:
+            raise StageError(STAGE, f"{name} is no MatMul with weights in the graph")
+        if not _same(value.const_value.numpy(), tensor.T):
+            raise StageError(STAGE, f"the graph's weights of {name} are not those of the awq model")
+        compared += 1
+    if compared != len(nodes):
+        raise StageError(STAGE, f"the graph has {len(nodes)} projections, the awq model {compared}")
+
+
+def _float_tensors(model: Path) -> Iterator[tuple[str, Tensor]]:
+    """Projection and weight [outputs, inputs] for all projections, fused ones as their parts."""
+    for _, tensors in unfused_tensors(model):
+        for name, tensor in tensors.items():
+            module, _, kind = name.rpartition(".")
+            if kind == "weight" and tensor.dim() == 2 and ".layers." in module:
+                yield module[module.index("layers.") :], tensor
 
 
 def _quantized_tensors(awq_model: Path) -> Iterator[tuple[str, str, Tensor]]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from resources.olive.targets import Provider
+
 PASSES = {"OlivePressGenaiBuilder": "resources.olive.passes.genai_builder"}
 
 Head = Literal["int4", "int8", "float"]
@@ -24,25 +26,38 @@ class GraphOptions:
     """What is asked of a graph: the provider it runs on, its head, and MatMulNBits' accuracy level.
 
     accuracy_level: 1 computes with float32 activations, 4 with int8 activations (three times as fast on a CPU).
+    precision: None keeps the codes of the awq model; else its values in float, and the head is float, too.
     """
 
-    provider: Literal["cpu", "cuda"]
+    provider: Provider
     head: Head
     accuracy_level: Literal[1, 4]
+    precision: Literal["fp16", "fp32"] | None = None
+
+    @property
+    def io_type(self) -> str:
+        """What activations, key-value cache and LoRA inputs are: "float32" or "float16"."""
+        if self.precision is not None:
+            return {"fp16": "float16", "fp32": "float32"}[self.precision]
+        return "float32" if self.provider == "cpu" else "float16"
 
 
 def builder_options(options: GraphOptions) -> dict[str, str]:
     """The builder's extra options, in its own words; it ignores a name that it does not know without a word."""
-    return {
-        "fuse_qkv": "false",  # one MatMulNBits per projection, as LoRA names them
+    plain = {
+        "fuse_qkv": "false",  # one node per projection, as LoRA names them
         "hf_token": "false",  # nothing is fetched
-        "accuracy_level": str(options.accuracy_level),
-        **HEAD_OPTIONS[options.head],
     }
+    if options.precision is not None:
+        return plain
+    return plain | {"accuracy_level": str(options.accuracy_level), **HEAD_OPTIONS[options.head]}
 
 
-def graph_run_config(awq_model: Path, options: GraphOptions, trust_remote_code: bool = False) -> dict[str, Any]:
-    """Olive's run config: the folder `awq_model` in, an ONNX Runtime GenAI folder out.
+def graph_run_config(model: Path, options: GraphOptions, trust_remote_code: bool = False) -> dict[str, Any]:
+    """Olive's run config: the folder `model` in, an ONNX Runtime GenAI folder out.
+
+    model: olive-quantized, or its values in float where the options have a precision. The builder's "int4" decides
+    only what it quantizes itself, which is the head: quantized layers stay what they are, int4 or int8.
 
     The accelerator is the CPU whatever the provider, because building a graph runs no kernel of it.
     """
@@ -51,7 +66,7 @@ def graph_run_config(awq_model: Path, options: GraphOptions, trust_remote_code: 
         "workflow_id": "onnx_graph",
         "input_model": {
             "type": "HfModel",
-            "model_path": str(awq_model),
+            "model_path": str(model),
             "load_kwargs": {"trust_remote_code": trust_remote_code},
         },
         "systems": {"local": {"type": "LocalSystem", "accelerators": [cpu]}},
@@ -60,7 +75,7 @@ def graph_run_config(awq_model: Path, options: GraphOptions, trust_remote_code: 
         "passes": {
             "graph": {
                 "type": "OlivePressGenaiBuilder",
-                "precision": "int4",
+                "precision": options.precision or "int4",
                 "provider": options.provider,
                 "options": builder_options(options) | {"hf_remote": str(trust_remote_code).lower()},
             }

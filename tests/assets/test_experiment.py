@@ -54,6 +54,25 @@ def test_relative_paths_start_beside_the_experiments_folder(tmp_path):
         ({"lora": {}}, ["lora", "unknown key", "lora_adapter"]),
         ({"lora_adapter": {"r": "eight"}}, ["lora_adapter.r", "'eight'", "integer"]),
         ({"lora_adapter": {"r": 0}}, ["lora_adapter.r", "0", "greater than or equal to 1"]),
+        ({"onnx_model": {"provider": "qnn"}}, ["onnx_model.provider", "'qnn'", "cpu, cuda, dml, webgpu;", "Qualcomm"]),
+        ({"onnx_model": {"provider": "NvTensorRtRtx"}}, ["onnx_model.provider", "DequantizeLinear"]),
+        ({"onnx_model": {"provider": "VitisAIExecutionProvider"}}, ["onnx_model.provider", "Quark"]),
+        ({"onnx_model": {"provider": "OpenVINO"}}, ["onnx_model.provider", "optimum-intel"]),
+        (
+            {"onnx_model": {"provider": "abacus"}},
+            ["onnx_model.provider", "'abacus'", "cpu, cuda, dml, webgpu"],
+        ),
+        ({"onnx_model": {"provider": 3}}, ["onnx_model.provider", "3"]),
+        ({"onnx_model": {"provider": "dml", "device": "cpu"}}, ["onnx_model.device", "'cpu'", "gpu, on which"]),
+        ({"onnx_model": {"device": "npu"}}, ["onnx_model.device", "'npu'", "cpu, on which provider cpu runs"]),
+        (
+            {"onnx_model": {"precision": "fp16"}},
+            ["onnx_model.precision", "'fp16'", "int4, int8, fp32 with provider cpu", "cuda, dml, webgpu"],
+        ),
+        ({"onnx_model": {"provider": "cuda", "precision": "fp32"}}, ["onnx_model.precision", "int4, int8, fp16 with"]),
+        ({"onnx_model": {"precision": "bf16"}}, ["onnx_model.precision", "'bf16'", "'fp16'"]),
+        ({"onnx_model": {"precision": "fp32", "head": "int8"}}, ["onnx_model.head", "'int8'", "float with precision"]),
+        ({"onnx_model": {"precision": "fp32", "accuracy_level": 4}}, ["onnx_model.accuracy_level", "4", "1 with"]),
         ({"awq_model": {"group_size": 48}}, ["awq_model.group_size", "48", "32", "128"]),
         ({"dataset": {}}, ["dataset.path", "required"]),
         ({"base_model": {}}, ["base_model", "exactly one of package, folder, huggingface, azureml"]),
@@ -82,6 +101,25 @@ def test_mistakes_name_file_key_found_and_accepted(tmp_path, change, named):
     assert "mine.yaml" in message
     for words in named:
         assert words in message
+
+
+@pytest.mark.parametrize(
+    ("name", "provider"),
+    [("cpu", "cpu"), ("CUDAExecutionProvider", "cuda"), ("DirectML", "dml"), ("WebGpuExecutionProvider", "webgpu")],
+)
+def test_a_provider_goes_by_the_name_of_onnx_runtime_too(tmp_path, name, provider):
+    plain, other = (
+        read_experiment(write(tmp_path, GOOD | {"onnx_model": {"provider": called}})).onnx_model
+        for called in (provider, name)
+    )
+    assert plain.provider == other.provider == provider
+    assert plain.key_fields() == other.key_fields()
+
+
+def test_a_float_graph_has_a_float_head_where_none_is_asked_for(tmp_path):
+    spec = read_experiment(write(tmp_path, GOOD | {"onnx_model": {"precision": "fp32"}})).onnx_model
+    assert (spec.head, spec.accuracy_level) == ("float", 1)
+    assert type(spec).model_validate(spec.model_dump(mode="json")) == spec
 
 
 @pytest.mark.parametrize(

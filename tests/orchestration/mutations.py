@@ -118,6 +118,8 @@ FIELDS: dict[str, tuple[Any, Statuses]] = {
     "lora_adapter.seed": (1, LORA_ADAPTER),
     "onnx_model.adapter": ("other", ONNX_MODEL),
     "onnx_model.provider": ("cuda", ONNX_MODEL),
+    "onnx_model.device": ("cpu", NOTHING),
+    "onnx_model.precision": ("int4", ONNX_MODEL),
     "onnx_model.head": ("float", ONNX_MODEL),
     "onnx_model.accuracy_level": (1, ONNX_MODEL),
     "eval_report.rows": (3, EVAL_REPORT),

@@ -20,6 +20,7 @@ from olive.passes import Pass
 from olive.passes.olive_pass import PassConfigParam
 from olive.passes.pass_config import BasePassConfig
 
+from resources.olive.targets import FLOAT_PRECISIONS
 from resources.olive.unfused import has_fused_projections, write_unfused
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ CHATTY = ("onnx_ir", "onnxruntime.quantization")
 
 
 class OlivePressGenaiBuilder(Pass):
-    """An ONNX Runtime GenAI folder from an olive-quantized Hugging Face folder."""
+    """An ONNX Runtime GenAI folder from a Hugging Face folder, olive-quantized where the precision is not a float."""
 
     @classmethod
     def _default_config(cls, accelerator_spec: AcceleratorSpec) -> dict[str, PassConfigParam]:
@@ -50,7 +51,7 @@ class OlivePressGenaiBuilder(Pass):
         source, out = Path(model.get_resource("model_path")), Path(output_model_path)
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="unfused-", dir=out.parent) as scratch:  # as large as the model
-            if has_fused_projections(source):
+            if settings["precision"] not in FLOAT_PRECISIONS and has_fused_projections(source):
                 write_unfused(source, Path(scratch) / "model")
                 source = Path(scratch) / "model"
             build(source, out, settings["precision"], settings["provider"], settings["options"])

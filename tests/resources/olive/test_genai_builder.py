@@ -5,14 +5,16 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from assets.onnx_graph import build_graph
 from resources.errors import StageError
-from resources.olive.graph_checks import check_codes, check_options, read_arrived
+from resources.olive.awq_folder import save_dequantized
+from resources.olive.graph_checks import check_codes, check_options, check_weights, read_arrived
 from resources.olive.onnx_model import GraphOptions, builder_options
 from resources.olive.projections import quantized_projections
 from resources.olive.unfused import has_fused_projections, write_unfused
+from resources.onnx_providers import providers_of
 from resources.progress import RecordedProgress
 from tests.onnx_folders import IDS, LONG_IDS, onnx_logits, open_graph, quantize, torch_logits
 from tests.tiny_models import ARCHITECTURES
@@ -95,6 +97,52 @@ def test_options_arrive(quantized_llama, tmp_path, head, accuracy_level):
     assert np.corrcoef(expected.ravel(), found.ravel())[0, 1] > 0.95
 
 
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_float_graph_holds_the_dequantized_weights(architecture, request, tmp_path):
+    awq_model = quantize(request.getfixturevalue(f"tiny_{architecture}"), tmp_path)
+    build_graph(awq_model, GraphOptions("cpu", "float", 1, "fp32"), tmp_path / "graph", RecordedProgress())
+    arrived = json.loads((tmp_path / "graph" / "graph.json").read_text())
+    assert (arrived["bits"], arrived["accuracy_levels"], arrived["io_type"], arrived["layers"]) == (
+        [],
+        [],
+        "float32",
+        14,
+    )
+    expected, found = torch_logits(awq_model, IDS), onnx_logits(tmp_path / "graph", IDS)
+    assert np.abs(expected - found).max() < 1e-4
+    assert not list((tmp_path / "graph").glob(".*"))
+
+
+def test_float_graph_with_another_weight_is_an_error(quantized_phi3, tmp_path):
+    build_graph(quantized_phi3, GraphOptions("webgpu", "float", 1, "fp16"), tmp_path / "graph", RecordedProgress())
+    save_dequantized(quantized_phi3, tmp_path / "float")
+    check_weights(open_graph(tmp_path / "graph").graph, tmp_path / "float")
+    file = tmp_path / "float" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.self_attn.qkv_proj.weight"][100, 3] += 0.1
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(StageError, match=r"weights of layers\.1\.self_attn\.k_proj are not those of the awq model"):
+        check_weights(open_graph(tmp_path / "graph").graph, tmp_path / "float")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_int8_codes_arrive_as_they_are(architecture, request, tmp_path):
+    awq_model = quantize(request.getfixturevalue(f"tiny_{architecture}"), tmp_path, bits=8)
+    build_graph(awq_model, EXACT, tmp_path / "graph", RecordedProgress())
+    assert json.loads((tmp_path / "graph" / "graph.json").read_text())["bits"] == [8]
+    assert np.abs(torch_logits(awq_model, IDS) - onnx_logits(tmp_path / "graph", IDS)).max() < 1e-4
+
+
+@pytest.mark.parametrize("provider", ["dml", "webgpu"])
+@pytest.mark.parametrize("precision", [None, "fp16"])
+def test_graph_for_another_provider_names_it_and_computes_in_float16(quantized_llama, tmp_path, provider, precision):
+    head, level = ("int8", 4) if precision is None else ("float", 1)
+    build_graph(quantized_llama, GraphOptions(provider, head, level, precision), tmp_path, RecordedProgress())
+    arrived = json.loads((tmp_path / "graph.json").read_text())
+    assert (arrived["provider"], arrived["io_type"], arrived["layers"]) == (provider, "float16", 14)
+    assert providers_of(json.loads((tmp_path / "genai_config.json").read_text())) == [provider]
+
+
 def test_graph_for_cuda_computes_in_float16(quantized_llama, tmp_path):
     build_graph(quantized_llama, GraphOptions("cuda", "int8", 4), tmp_path, RecordedProgress())
     session = json.loads((tmp_path / "genai_config.json").read_text())["model"]["decoder"]["session_options"]
@@ -108,6 +156,8 @@ def test_graph_for_cuda_computes_in_float16(quantized_llama, tmp_path):
         (GraphOptions("cpu", "int8", 1), "head int8"),
         (GraphOptions("cpu", "float", 4), "accuracy_level 4"),
         (GraphOptions("cuda", "float", 1), "provider cuda"),
+        (GraphOptions("webgpu", "float", 1), "provider webgpu"),
+        (GraphOptions("webgpu", "float", 1, "fp16"), "accuracy_level 1"),
     ],
 )
 def test_option_that_did_not_arrive_is_an_error(quantized_llama, tmp_path, asked, place):

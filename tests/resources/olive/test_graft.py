@@ -202,3 +202,23 @@ def _greedy(awq_model, adapter, length):
     while len(tokens) < length:
         tokens.append(int(torch_logits(awq_model, [tokens], adapter)[0, -1].argmax()))
     return tokens
+
+
+@pytest.mark.parametrize("architecture", ["llama", "phi3"])
+def test_on_float_layers_the_adapter_gives_the_logits_of_peft(architecture, request, tmp_path):
+    awq_model = quantize(request.getfixturevalue(f"tiny_{architecture}"), tmp_path)
+    build_graph(awq_model, GraphOptions("cpu", "float", 1, "fp32"), tmp_path / "graph", RecordedProgress())
+    adapter = save_random_adapter(awq_model, tmp_path / "adapter", TARGETS[architecture])
+    grafted = graft_adapter(tmp_path / "graph", adapter, tmp_path / "out", "travel")
+    assert len(grafted) == 14
+    for given, name in ((adapter, "travel"), (None, None)):
+        expected, found = torch_logits(awq_model, IDS, given), onnx_logits(tmp_path / "out", IDS, name)
+        assert np.abs(expected - found).max() < 1e-4
+
+
+def test_adapter_of_a_float16_graph_is_in_float16(llama, tmp_path):
+    build_graph(llama.awq_model, GraphOptions("cuda", "float", 1, "fp16"), tmp_path / "graph", RecordedProgress())
+    adapter = save_random_adapter(llama.awq_model, tmp_path / "adapter", ("q_proj",))
+    graft_adapter(tmp_path / "graph", adapter, tmp_path / "out", "travel")
+    inputs = [value for value in open_graph(tmp_path / "out").graph.inputs if ".lora_" in (value.name or "")]
+    assert {str(value.dtype) for value in inputs} == {"FLOAT16"}
