@@ -15,6 +15,7 @@ from typing import Any
 
 from assets.stage import Attempt, Facts, Stage
 from resources.calibration_text import calibration_part, measuring_part, token_samples
+from resources.context import check_fits
 from resources.errors import ConfigurationError
 from resources.olive.awq_folder import load_dequantized
 from resources.olive.awq_model import PASSES, awq_run_config, batch_size, check_group_size, unhashed
@@ -38,13 +39,13 @@ class AwqModel(Stage):
         folder = self.experiment.base_model.folder
         file = self.experiment.path(folder) / "config.json" if folder else None
         if file is not None and file.is_file():
-            check_group_size(_config(file.parent), self.experiment.awq_model.group_size)
+            self._check_sizes(_config(file.parent))
 
     def produce(self, attempt: Attempt) -> None:
         spec = self.experiment.awq_model
         base = attempt.inputs["base_model"]
         config = _config(base)
-        check_group_size(config, spec.group_size)
+        self._check_sizes(config)
         calibrating, measuring = self._samples(base, attempt.inputs["calibration_text"])
         samples_file = attempt.scratch / "samples.json"
         samples_file.write_text(json.dumps(calibrating), encoding="utf-8")
@@ -70,6 +71,11 @@ class AwqModel(Stage):
         }
         layers_file.unlink()
         (attempt.folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
+
+    def _check_sizes(self, config: Mapping[str, Any]) -> None:
+        spec = self.experiment.awq_model
+        check_group_size(config, spec.group_size)
+        check_fits(config, spec.tokens, "awq_model.tokens")
 
     def facts(self, folder: Path) -> Facts:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))

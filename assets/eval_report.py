@@ -22,7 +22,7 @@ from assets.report_text import report_text
 from assets.stage import Attempt, Facts, Stage
 from resources.answers import Answers, answer_rows
 from resources.errors import StageError
-from resources.forced_rows import ForcedRows, force_rows, open_forced_models, tokenise_rows
+from resources.forced_rows import ForcedRows, check_rows, force_rows, open_forced_models, tokenise_rows
 from resources.genai import adapter_names
 from resources.onnx_providers import check_folder_runs, check_provider
 from resources.plots import bar_plot
@@ -63,12 +63,14 @@ class EvalReport(Stage):
         spec, model = self.spec(), attempt.inputs["onnx_model"]
         check_folder_runs(model)
         adapter, rows = _adapter_of(model), _eval_rows(attempt.inputs["dataset"], spec.rows)
+        trusted = self.experiment.base_model.trust_remote_code
+        tokenised = tokenise_rows(rows, attempt.inputs["awq_model"], trusted)
+        check_rows(tokenised, attempt.inputs["awq_model"])
         asked = [rows[number] for number in choose(len(rows), spec.generated_rows, spec.seed)]
         answers = answer_rows(model, adapter, asked, spec.max_new_tokens, attempt.progress)
-        trusted = self.experiment.base_model.trust_remote_code
         forced = force_rows(
             open_forced_models(attempt.inputs, adapter, attempt.scratch, attempt.device, trusted),
-            tokenise_rows(rows, attempt.inputs["awq_model"], trusted),
+            tokenised,
             choose(len(rows), spec.parity_rows, spec.seed),
             attempt.progress,
         )

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from assets.stage import Attempt, Facts, Part
+from resources.context import rope_switch
 from resources.olive.awq_folder import save_dequantized
 from resources.olive.graph_checks import check_codes, check_options, check_weights, read_arrived
 from resources.olive.onnx_model import PASSES, GraphOptions, graph_run_config
@@ -95,7 +96,9 @@ def build_graph(
     model.producer_version = (model.producer_version or "").partition("+")[0]
     ir.save(model, folder / GRAPH_FILE)
     settle_search(folder / "genai_config.json")
-    write_json(folder / ARRIVED_FILE, {"provider": options.provider, **asdict(arrived)})
+    switch = rope_switch(json.loads((awq_model / "config.json").read_text(encoding="utf-8")))
+    switched = {} if switch is None else {"rope_switch": switch}
+    write_json(folder / ARRIVED_FILE, {"provider": options.provider, **asdict(arrived), **switched})
     held = "codes" if options.precision is None else "dequantized weights"
     progress.log(f"{arrived.layers} projections hold the {held} of the awq model; {describe(asdict(arrived))}")
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from resources.context import context_length, rope_switch
+from resources.errors import StageError
 from resources.parity import Parity, response_loss, seen_prefix
 from resources.progress import Progress
 from resources.pytorch_reference import PytorchReference
@@ -32,12 +35,16 @@ class ForcedRows:
 
 @dataclass(frozen=True)
 class ForcedModels:
-    """What rows are forced through; `adapter` is the name it has in both graphs."""
+    """What rows are forced through; `adapter` is the name it has in both graphs.
+
+    switch: the longest row that takes the short rotary factors, where the models have two sets of them.
+    """
 
     shipped: TeacherForcedGraph
     exact: TeacherForcedGraph
     pytorch: PytorchReference
     adapter: str
+    switch: int | None = None
 
 
 def open_forced_models(
@@ -54,7 +61,23 @@ def open_forced_models(
         TeacherForcedGraph(exact),
         PytorchReference(inputs["awq_model"], inputs["lora_adapter"], device, trust_remote_code),
         adapter,
+        rope_switch(_config(inputs["awq_model"])),
     )
+
+
+def check_rows(rows: Sequence[ResponseRow], awq_model: Path) -> None:
+    """Raise a StageError for a row that is longer than the context of the model."""
+    longest, context = max(len(row) for row in rows), context_length(_config(awq_model))
+    if context is not None and longest > context:
+        raise StageError(
+            "eval_report",
+            f"a held-out row has {longest} tokens, and the model takes at most {context}",
+            "Shorten the row or leave it out",
+        )
+
+
+def _config(awq_model: Path) -> dict[str, Any]:
+    return json.loads((awq_model / "config.json").read_text(encoding="utf-8"))
 
 
 def tokenise_rows(rows: Sequence[dict[str, str]], folder: Path, trust_remote_code: bool = False) -> list[ResponseRow]:
@@ -74,14 +97,15 @@ def force_rows(
     """Force `rows` through the shipped graph, and those whose numbers are in `compared` through all models.
 
     Only one row's logits are in memory at a time. A context counts once for parity, however many rows begin with it
-    (all begin with the same system prompt).
+    (all begin with the same system prompt); with other rotary factors it is another context.
     """
     parity = {name: Parity() for name in GRAPHS}
     loss = {True: 0.0, False: 0.0}
-    seen: list[list[int]] = []
+    seen: dict[bool, list[list[int]]] = {True: [], False: []}  # of rows beyond the switch, and of others
     for number, row in enumerate(rows):
         ids = [*row.prompt, *row.response]
-        new = seen_prefix(ids, seen)
+        known = seen[models.switch is not None and len(ids) > models.switch]
+        new = seen_prefix(ids, known)
         for adapted in (True, False):
             adapter, suffix = (models.adapter, "") if adapted else (None, "_base")
             shipped = models.shipped.logits(ids, adapter)
@@ -91,10 +115,12 @@ def force_rows(
                 parity["shipped" + suffix].add(reference[new:], shipped[new:])
                 parity["exact" + suffix].add(reference[new:], models.exact.logits(ids, adapter)[new:])
         if number in compared:
-            seen.append(ids)
+            known.append(ids)
         progress.step("held-out rows", number + 1, len(rows))
     tokens = sum(len(row.response) for row in rows)
-    return ForcedRows(_perplexity(loss[False], tokens), _perplexity(loss[True], tokens), parity, len(seen))
+    return ForcedRows(
+        _perplexity(loss[False], tokens), _perplexity(loss[True], tokens), parity, sum(map(len, seen.values()))
+    )
 
 
 def _perplexity(loss: float, tokens: int) -> float:

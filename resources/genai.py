@@ -14,6 +14,8 @@ from typing import Any
 from resources.errors import ConfigurationError
 
 CONFIG_FILE = "genai_config.json"
+GRAPH_SUMMARY = "graph.json"
+HEEDED_SWITCHES = {"phi3": 4096, "phimoe": 4096, "phi3small": 8192}
 ADAPTER_SUFFIX = ".onnx_adapter"
 
 
@@ -45,6 +47,17 @@ def adapter_names(folder: Path) -> list[str]:
     return sorted(file.name.removesuffix(ADAPTER_SUFFIX) for file in (folder / "adapters").glob("*" + ADAPTER_SUFFIX))
 
 
+def _rope_switch(folder: Path, kind: str) -> int:
+    """The longest sequence that takes the short rotary factors, where ONNX Runtime GenAI does not heed it; -1 else.
+
+    Beyond it a model takes its long factors, for the tokens before, too. ONNX Runtime GenAI 0.18 recomputes their keys
+    for a few kinds of models, at a length that it has by heart.
+    """
+    file = folder / GRAPH_SUMMARY
+    switch = json.loads(file.read_text(encoding="utf-8")).get("rope_switch") if file.is_file() else None
+    return -1 if switch is None or switch == HEEDED_SWITCHES.get(kind) else switch
+
+
 class GenaiModel:
     """A GenAI folder, opened once; answers with `adapter`, or with the base alone where it is None.
 
@@ -72,6 +85,7 @@ class GenaiModel:
             ) from error
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         self._context_length: int = config["model"]["context_length"]
+        self._rope_switch = _rope_switch(folder, config["model"]["type"])
         self._folder = folder
         self._adapter = adapter
 
@@ -103,8 +117,12 @@ class GenaiModel:
         pieces: list[str] = []
         tokens, first = 0, 0.0
         while not generator.is_done() and tokens < max_new_tokens:
+            if len(token_ids) == self._rope_switch + 1 and tokens > 0:
+                generator.rewind_to(0)  # the cache holds keys of the short factors
+                generator.append_tokens(token_ids)
             generator.generate_next_token()
             token = int(generator.get_next_tokens()[0])
+            token_ids.append(token)
             tokens += 1
             first = first or time.perf_counter() - started
             if token in stops:

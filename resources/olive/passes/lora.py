@@ -16,6 +16,7 @@ import transformers
 from olive.passes.olive_pass import PassConfigParam
 from olive.passes.pytorch.lora import LoRA
 
+from resources.context import check_fits, rope_switch
 from resources.errors import ConfigurationError, StageError
 from resources.olive.awq_folder import load_dequantized
 from resources.olive.passes.checkpoints import keep_whole, step_of
@@ -62,6 +63,8 @@ class OlivePressLora(LoRA):
         self, model: PeftModel, tokenizer: Any, config: Any, output_model: HfModelHandler, output_model_path: str
     ) -> HfModelHandler:
         """The handler of the model with its trained adapter in `output_model_path`/adapter."""
+        settings = model.config.to_dict()
+        check_fits(settings, config.max_tokens, "lora_adapter.max_tokens")
         rows, dropped = _usable_rows(tokenised_rows(Path(config.rows), tokenizer), config.max_tokens)
         arguments = config.training_args.create_training_args()
         lengths = [len(row) for row in rows]
@@ -69,6 +72,7 @@ class OlivePressLora(LoRA):
         tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
         trainer = ResponseTrainer(
             current_progress(),
+            rope_switch(settings),
             model=model,
             args=arguments,
             train_dataset=[rows[row].sample() for row in order],

@@ -20,7 +20,9 @@ from resources.progress import Progress
 class ResponseTrainer(Trainer):
     """Trains on the mean negative log-likelihood of a batch's response tokens, and ends at a loss that is no number."""
 
-    def __init__(self, progress: Progress, **arguments: Any) -> None:
+    def __init__(self, progress: Progress, switch: int | None, **arguments: Any) -> None:
+        """switch: the longest row that takes the short rotary factors, where the model has two sets of them."""
+        self.switch = switch
         super().__init__(**arguments, callbacks=[_Reporter(progress)])
         self.remove_callback(PrinterCallback)
 
@@ -32,7 +34,7 @@ class ResponseTrainer(Trainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> Any:
         """The loss of a batch, a scalar."""
-        loss = response_loss(model, inputs)
+        loss = response_loss(model, inputs, self.switch)
         if not math.isfinite(loss.item()):
             raise StageError(
                 "lora_adapter",
@@ -43,10 +45,31 @@ class ResponseTrainer(Trainer):
         return loss
 
 
-def response_loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+def response_loss(model: Any, batch: dict[str, torch.Tensor], switch: int | None = None) -> torch.Tensor:
     """Mean negative log-likelihood, in nats, of the tokens in `batch["labels"]` that are not IGNORE_INDEX.
 
-    batch: input_ids, attention_mask, labels, each [rows, tokens]. The head is applied from the first position that
+    batch: input_ids, attention_mask, labels, each [rows, tokens]. Rows of at most `switch` tokens and longer ones go
+    through the model apart, because the longest row of a batch decides which rotary factors all of its rows take.
+    """
+    parts = _same_factors(batch, switch)
+    if len(parts) == 1:
+        return _loss(model, batch)
+    weights = [(part["labels"] != IGNORE_INDEX).sum() for part in parts]
+    total = sum(_loss(model, part) * weight for part, weight in zip(parts, weights, strict=True))
+    return total / sum(weights)  # pyright: ignore[reportReturnType]
+
+
+def _same_factors(batch: dict[str, torch.Tensor], switch: int | None) -> list[dict[str, torch.Tensor]]:
+    """The batch, or its short rows and its long ones, each without the columns that only pad."""
+    lengths = batch["attention_mask"].sum(dim=1)
+    if switch is None or (lengths > switch).all() or (lengths <= switch).all():
+        return [batch]
+    sides = [(side, int(lengths[side].max())) for side in (lengths <= switch, lengths > switch)]
+    return [{name: values[side, :longest] for name, values in batch.items()} for side, longest in sides]
+
+
+def _loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Mean over one batch that goes through the model at once. The head is applied from the first position that
     predicts a response token on: with a large vocabulary it is a good part of the work.
     """
     labels = batch["labels"]
