@@ -16,7 +16,8 @@ from resources.store.store import Built, Produce, Store
 from resources.store.trees import link_or_copy
 
 # Runs one recipe: in this process or in a child, on this machine or another one.
-Launch = Callable[[Recipe, Path, Path, Mapping[str, Path]], None]
+# Gives what its provenance gains by that: where it ran.
+Launch = Callable[[Recipe, Path, Path, Mapping[str, Path]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -36,19 +37,19 @@ class Builder:
     def build(self, stage: Stage, inputs: Mapping[str, str]) -> Built:
         """The stage's artifact for `inputs` (name → data version); computed only when store and remote lack its key."""
 
-        def produce(folder: Path, scratch: Path) -> None:
+        def produce(folder: Path, scratch: Path) -> Mapping[str, Any]:
             stage.check()
             opened = self._open_inputs(stage, inputs, folder.parent)
             for part_class in stage.parts:
                 part = part_class(stage.experiment)
                 opened[part.name] = self._build_part(part, inputs)
-            self.launch(stage, folder, scratch, opened)
+            return self.launch(stage, folder, scratch, opened)
 
         return self._build_recipe(stage, inputs, produce, self.force)
 
     def _build_part(self, part: Recipe, inputs: Mapping[str, str]) -> Path:
-        def produce(folder: Path, scratch: Path) -> None:
-            self.launch(part, folder, scratch, self._open_inputs(part, inputs, folder.parent))
+        def produce(folder: Path, scratch: Path) -> Mapping[str, Any]:
+            return self.launch(part, folder, scratch, self._open_inputs(part, inputs, folder.parent))
 
         return self.store.open(self._build_recipe(part, inputs, produce).entry.digest)
 
@@ -69,10 +70,11 @@ class Builder:
         if key.id != data_version:
             raise StageError(name, "it changed while the run was under way", "Run again to use it as it is now")
 
-        def produce(folder: Path, scratch: Path) -> None:
-            self.launch(source, folder, scratch, {})
+        def produce(folder: Path, scratch: Path) -> Mapping[str, Any]:
+            told = self.launch(source, folder, scratch, {})
             if not source.holds(folder, key.ingredients["input.external"]):
                 raise StageError(name, "it changed while it was read", "Run again to use it as it is now")
+            return told
 
         return self.store.open(self._build_key(source, key, produce, {}).entry.digest)
 

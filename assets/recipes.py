@@ -20,6 +20,7 @@ SOURCES: tuple[type[Source], ...] = (SourceData, BaseModel, CalibrationText)
 STAGES: tuple[type[Stage], ...] = (Dataset, AwqModel, LoraAdapter, OnnxModel, EvalReport, RegisteredModel)
 SOURCE_NAMES = tuple(source.name for source in SOURCES)
 STAGE_NAMES = tuple(stage.name for stage in STAGES)
+GPU_STAGES = ("awq_model", "lora_adapter", "eval_report")  # compute with PyTorch, on a GPU where there is one
 
 
 def open_sources(experiment: Experiment) -> dict[str, Source]:

@@ -26,7 +26,8 @@ from assets.recipes import open_recipe
 from assets.stage import Attempt, tool_version
 from resources.azure.job_names import ACCOUNT
 from resources.errors import ConfigurationError, PressError
-from resources.gpu import choose_device
+from resources.gpu import Device, choose_device, installed_torch, torch_obstacle, without_torch
+from resources.ran_on import MESSAGE, ran_on
 
 ORPHAN_CHECK_SECONDS = 1.0
 
@@ -74,13 +75,24 @@ def _serve_job() -> int:
 def produce(
     request: Mapping[str, Any], pipes: PipesContext, folder: Path, scratch: Path, inputs: Mapping[str, Path]
 ) -> None:
-    """Produce the recipe of `request` in `folder`: experiment, recipe, tools, bar (see compute.Request)."""
+    """Produce the recipe of `request` in `folder`: experiment, recipe, device, tools, bar (see Request)."""
     experiment = Experiment.model_validate(request["experiment"], strict=False)
     recipe = open_recipe(experiment, request["recipe"])
     _check_tools(request["recipe"], request["tools"])
-    device = choose_device(experiment.compute.device)
+    device = _device(request["device"], pipes)
     with PipesProgress(pipes, bar=request.get("bar", False)) as progress:
-        recipe.produce(Attempt(folder, scratch, inputs, progress, device))
+        recipe.produce(Attempt(folder, scratch, inputs, progress, device.name))
+    pipes.report_custom_message({MESSAGE: ran_on(device)})
+
+
+def _device(asked: str, pipes: PipesContext) -> Device:
+    """What this process computes on: a GPU where the driver tells of one and PyTorch, as it is tried, can use it."""
+    device = choose_device(asked)
+    if device.name == "cuda" and (obstacle := torch_obstacle()):
+        device = without_torch(asked, device.gpus[0], installed_torch().version, obstacle)
+    if device.warning:
+        pipes.log.warning(device.warning)
+    return device
 
 
 def _check_tools(recipe: str, tools: Mapping[str, str]) -> None:

@@ -159,9 +159,11 @@ def chat_command(
 @app.command("dev")
 def dev_command(port: Annotated[int, typer.Option(help="port on 127.0.0.1")] = 3000) -> None:
     """Open the Dagster UI on this project."""
+    from orchestration.gpu_pool import prepare_instance
     from orchestration.history import dagster_home
 
     home = press_home()
+    prepare_instance(home)
     environment = os.environ | {
         "PRESS_HOME": str(home),
         "DAGSTER_HOME": str(dagster_home(home)),

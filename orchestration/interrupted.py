@@ -39,5 +39,6 @@ def close_interrupted_runs(instance: dg.DagsterInstance) -> list[str]:
         if is_late if process is None else is_gone(process):
             instance.report_run_failed(run, "its process was ended before it finished")
             instance.add_run_tags(run.run_id, {INTERRUPTED_TAG: "true"})
+            instance.event_log_storage.free_concurrency_slots_for_run(run.run_id)  # or the next run waits for ever
             closed.append(run.run_id)
     return closed

@@ -9,12 +9,14 @@ import dagster as dg
 from assets.experiment import Experiment
 from assets.recipes import STAGE_NAMES
 from orchestration.experiment_assets import build_definitions
+from orchestration.gpu_pool import holds_pool, size_pool, tell_full
 from orchestration.history import asset_key, open_instance
 from orchestration.interrupted import close_interrupted_runs
 from orchestration.remotes import Remotes
 from orchestration.run_processes import process_tags
 from orchestration.terminal import Terminal
 from orchestration.turns import Turns
+from resources.accelerators import Accelerators
 from resources.compute import LocalCompute
 from resources.errors import StageError
 
@@ -31,6 +33,9 @@ def materialize(
     """Materialize the `pending` stages in one Dagster run of this process; the caller has the experiment's turn."""
     with open_instance(home) as instance:
         close_interrupted_runs(instance)
+        size_pool(instance, Accelerators().slots())
+        if any(holds_pool(experiment, name) for name in pending):
+            tell_full(instance, terminal.waiting)
         _run(experiment, pending, instance, turns, terminal, compute, remotes)
 
 

@@ -54,6 +54,7 @@ def metadata(
         "key": entry.key_id,
         "inputs": _table([{"input": name, "data version": version} for name, version in sorted(inputs.items())]),
         "ingredients": _table([{"ingredient": name, "value": json.dumps(value)} for name, value in ingredients]),
+        **_ran_on(entry.provenance.get("ran_on")),
         **facts.numbers,
         **{name: _table(rows) for name, rows in facts.tables.items()},
     }
@@ -62,6 +63,18 @@ def metadata(
     for name, png in facts.plots.items():
         shown[name] = Markdown(f"![{name}](data:image/png;base64,{base64.b64encode(png).decode()})")
     return shown | {name: Markdown(text) for name, text in facts.texts.items()}
+
+
+def _ran_on(told: Any) -> dict[str, Value]:
+    """What the artifact was computed on; nothing of one whose maker did not tell."""
+    if not isinstance(told, dict):
+        return {}
+    names = {"threads": "threads", "peak_memory": "peak memory bytes", "peak_gpu_memory": "peak GPU memory bytes"}
+    shown: dict[str, Value] = {"device": str(told.get("device")), "processor": str(told.get("cpu"))}
+    if "gpu" in told:
+        memory = f"{told['gpu_memory'] / 1e9:.0f} GB"
+        shown["GPU"] = f"{told['gpu']}, {memory}, driver {told['driver']}, compute capability {told['capability']}"
+    return shown | {shown_as: told[name] for name, shown_as in names.items() if name in told}
 
 
 def _registered(version: Version) -> dict[str, Value]:

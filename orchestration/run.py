@@ -94,7 +94,8 @@ def run(
         with open_records(home) as records:
             planned = Planner(Store(home), Registries(home), records).plan(experiment, force)
         _report_fresh(planned, wanted, home, terminal)
-        check_planned(planned, wanted)
+        if warning := check_planned(planned, wanted):
+            terminal.warned(warning)
         _check_registry(planned, wanted, home)
         _check_computes(planned, wanted, home, remotes)
         _share_known(planned, wanted, remotes, terminal)

@@ -10,10 +10,11 @@ import dagster as dg
 from assets.build import Builder
 from assets.experiment import Experiment
 from assets.gates import GateError
-from assets.recipes import SOURCES, STAGES, open_sources
+from assets.recipes import GPU_STAGES, SOURCES, STAGES, open_sources
 from assets.stage import Attempt, Recipe, Source, Stage
 from orchestration.before_run import check_stages
 from orchestration.computes import Computes
+from orchestration.gpu_pool import POOL, holds_pool
 from orchestration.history import InstanceEvents, InstanceRecords, asset_key, dagster_metadata, group_name
 from orchestration.interrupted import name_process
 from orchestration.metadata import Value, metadata
@@ -37,7 +38,6 @@ KINDS = {
     "eval_report": {"onnx"},
     "registered_model": {"onnx"},
 }
-GPU_STAGES = ("awq_model", "lora_adapter")
 
 
 def stage_asset(stage: Stage) -> dg.AssetsDefinition:
@@ -52,7 +52,7 @@ def stage_asset(stage: Stage) -> dg.AssetsDefinition:
         code_version=stage.code_version(),
         description=(type(stage).__doc__ or "").strip(),
         kinds=KINDS[stage.name],
-        pool="gpu" if stage.name in GPU_STAGES else None,
+        pool=POOL if holds_pool(experiment, stage.name) else None,
         required_resource_keys={"store", "registries", "computes", "terminal", "turns", "savings", "facts", "remotes"},
     )
     def body(context: dg.AssetExecutionContext) -> dg.MaterializeResult[Any]:
@@ -162,14 +162,16 @@ def _builder(context: dg.AssetExecutionContext, experiment: Experiment, force: b
     computes: Computes = context.resources.computes
     document = experiment.model_dump(mode="json")
 
-    def launch(recipe: Recipe, folder: Path, scratch: Path, inputs: Mapping[str, Path]) -> None:
+    def launch(recipe: Recipe, folder: Path, scratch: Path, inputs: Mapping[str, Path]) -> Mapping[str, Any]:
         if recipe.heavy:
             tools = {name[5:]: told for name, told in recipe.own_ingredients().items() if name.startswith("tool.")}
             key_id = scratch.name  # a scratch is called after the key that it belongs to
-            request = Request(document, recipe.name, folder, scratch, inputs, key_id, tools)
-            computes.of(experiment, recipe.name).run(context, request)
-        else:
-            recipe.produce(Attempt(folder, scratch, inputs, _LogProgress(context)))
+            device = experiment.compute.device if recipe.name in GPU_STAGES else "cpu"
+            request = Request(document, recipe.name, folder, scratch, inputs, key_id, tools, device)
+            ran_on = computes.of(experiment, recipe.name).run(context, request)
+            return {"ran_on": ran_on} if ran_on else {}
+        recipe.produce(Attempt(folder, scratch, inputs, _LogProgress(context)))
+        return {}
 
     def on_damage(line: str) -> None:
         context.log.warning(line)

@@ -6,8 +6,8 @@ import json
 import sys
 import tempfile
 import warnings
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +16,10 @@ from dagster._core.errors import DagsterPipesExecutionError
 from dagster._core.pipes.subprocess import PipesSubprocessClient  # dg's lazy attribute hides it from type checkers
 from dagster._core.pipes.utils import PipesEnvContextInjector, PipesTempFileMessageReader, open_pipes_session
 
+from resources.accelerators import Accelerators
 from resources.errors import PressError, StageError, told_error
 from resources.preloaded import PROJECT, QUIET, PreloadedWorkers, can_preload
+from resources.ran_on import told_ran_on
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Request:
     """What a worker is told: one recipe of one experiment, where to leave it and what it reads.
 
     key_id: of the artifact that is made. tools: package → version that the key says; a worker with others refuses.
+    device: what it may compute on, "auto", "cpu" or "cuda"; "cpu" also for a recipe that has no use for a GPU.
     """
 
     experiment: Mapping[str, Any]
@@ -34,6 +37,7 @@ class Request:
     inputs: Mapping[str, Path]
     key_id: str
     tools: Mapping[str, str]
+    device: str = "cpu"
 
 
 class Compute(Protocol):
@@ -43,28 +47,45 @@ class Compute(Protocol):
         """Return when a worker can run here now, as far as is seen before; a ConfigurationError says why it cannot."""
         ...
 
-    def run(self, context: dg.AssetExecutionContext, request: Request) -> None:
-        """Return when the worker has left the artifact in `request.folder`; raise the PressError it ended with."""
+    def run(self, context: dg.AssetExecutionContext, request: Request) -> Mapping[str, Any]:
+        """What the worker ran on, when it has left the artifact in `request.folder`; the PressError it ended with."""
         ...
 
 
 class LocalCompute:
-    """Runs the worker as a process of its own: a crash or a kill ends the stage, not the orchestrator."""
+    """Runs the worker as a process of its own: a crash or a kill ends the stage, not the orchestrator.
 
-    def __init__(self, show_bars: bool = False, workers: PreloadedWorkers | None = None) -> None:
+    A worker that computes on a GPU sees no other one, and has it alone.
+    """
+
+    def __init__(
+        self, show_bars: bool = False, workers: PreloadedWorkers | None = None, accelerators: Accelerators | None = None
+    ) -> None:
         self._show_bars = show_bars
         self._workers = workers or PreloadedWorkers()
-        self._client = PipesSubprocessClient(cwd=str(PROJECT), env=QUIET)
+        self._accelerators = accelerators or Accelerators()
+        self._told: set[str] = set()
 
     def check(self) -> None:
         """Nothing is in the way of a child process."""
 
-    def run(self, context: dg.AssetExecutionContext, request: Request) -> None:
+    def run(self, context: dg.AssetExecutionContext, request: Request) -> Mapping[str, Any]:
+        device = self._accelerators.choose(request.device)
+        if device.warning and device.warning not in self._told:
+            self._told.add(device.warning)
+            context.log.warning(device.warning)
+        with self._accelerators.lease(device, context.log.info) as environment:
+            return self._run(context, replace(request, device=request.device if environment else "cpu"), environment)
+
+    def _run(
+        self, context: dg.AssetExecutionContext, request: Request, environment: Mapping[str, str]
+    ) -> Mapping[str, Any]:
         with tempfile.TemporaryDirectory(prefix="press-") as answer:
             error_file = Path(answer) / "error.json"
             extras: dict[str, Any] = {
                 "experiment": dict(request.experiment),
                 "recipe": request.recipe,
+                "device": request.device,
                 "folder": str(request.folder),
                 "scratch": str(request.scratch),
                 "inputs": {name: str(folder) for name, folder in request.inputs.items()},
@@ -73,22 +94,27 @@ class LocalCompute:
                 "bar": self._show_bars,
             }
             try:
-                self._work(context, extras)
+                return told_ran_on(self._work(context, extras, environment))
             except DagsterPipesExecutionError as error:
                 raise _failure(request.recipe, error_file, error) from error
 
-    def _work(self, context: dg.AssetExecutionContext, extras: dict[str, Any]) -> None:
+    def _work(
+        self, context: dg.AssetExecutionContext, extras: dict[str, Any], environment: Mapping[str, str]
+    ) -> Sequence[Any]:
+        """The messages that the worker left beside its log."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own, about its own method
             if not can_preload():
-                self._client.run(context=context, command=[sys.executable, "-m", "assets.worker"], extras=extras)
-                return
+                client = PipesSubprocessClient(cwd=str(PROJECT), env={**QUIET, **environment})
+                command = [sys.executable, "-m", "assets.worker"]
+                return client.run(context=context, command=command, extras=extras).get_custom_messages()
             with open_pipes_session(
                 context, PipesEnvContextInjector(), PipesTempFileMessageReader(), extras=extras
             ) as session:
-                code = self._workers.serve(session.get_bootstrap_env_vars())
+                code = self._workers.serve({**session.get_bootstrap_env_vars(), **environment})
         if code != 0:
             raise DagsterPipesExecutionError(f"External execution process failed with code {code}")
+        return session.get_custom_messages()
 
 
 def _failure(recipe: str, error_file: Path, error: DagsterPipesExecutionError) -> PressError:

@@ -61,7 +61,7 @@ def _input(root: Path, experiment: Experiment, name: str, work: Path) -> Path:
 
 def _produce(recipe: Recipe, folder: Path, inputs: dict[str, Path]) -> Path:
     folder.mkdir(exist_ok=True)
-    device = choose_device(recipe.experiment.compute.device)
+    device = choose_device(recipe.experiment.compute.device).name
     with tempfile.TemporaryDirectory(prefix="scratch-") as scratch:
         recipe.produce(Attempt(folder, Path(scratch), inputs, RecordedProgress(), device))
     return folder

@@ -23,6 +23,7 @@ from resources.azure.shared_store import SharedStore
 from resources.azure.workspace import AzureWorkspace
 from resources.compute import PROJECT, QUIET, Request, told_error
 from resources.errors import PressError, StageError
+from resources.ran_on import told_ran_on
 from resources.store.digests import FileDigests
 from resources.store.manifest import FileRecord, Manifest
 
@@ -76,7 +77,7 @@ class AzureMLCompute:
         check_environment(self._workspace, self._where.environment, self._where.place)
         self._shared.check(push=True)
 
-    def run(self, context: dg.AssetExecutionContext, request: Request) -> None:
+    def run(self, context: dg.AssetExecutionContext, request: Request) -> Mapping[str, Any]:
         marker = request.scratch / MARKER
         own = marker.read_text() if marker.is_file() else None
         name, found = choose_job(self._workspace, f"press-{request.key_id[:KEY_LETTERS]}", own)
@@ -85,7 +86,7 @@ class AzureMLCompute:
         extras = {} if found else self._extras(request)
         command = self._command(name, request, None if found else self._publish_code())
         marker.write_text(name)
-        self._await(context, jobs, name, command, extras, request)
+        return self._await(context, jobs, name, command, extras, request)
 
     def _await(
         self,
@@ -95,7 +96,7 @@ class AzureMLCompute:
         command: Command,
         extras: dict[str, Any],
         request: Request,
-    ) -> None:
+    ) -> Mapping[str, Any]:
         from dagster_azure.pipes import PipesAzureMLClient
 
         from resources.azure.job_files import JobContext, JobFiles, JobMessages
@@ -108,7 +109,7 @@ class AzureMLCompute:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own, about its own method
-                pipes.run(context=context, command=command, extras=extras)
+                told = pipes.run(context=context, command=command, extras=extras).get_custom_messages()
         except dg.DagsterExecutionInterruptedError:
             jobs.begin_cancel(name)
             raise
@@ -121,6 +122,7 @@ class AzureMLCompute:
             raise dg.DagsterExecutionInterruptedError
         self._take_in(request, name, files)
         _remove(files, context)
+        return told_ran_on(told)
 
     def _take_in(self, request: Request, name: str, files: JobFiles) -> None:
         """Bring what the job made into `request.folder`, every digest checked."""
@@ -141,6 +143,7 @@ class AzureMLCompute:
         return {
             "experiment": dict(request.experiment),
             "recipe": request.recipe,
+            "device": request.device,
             "inputs": inputs,
             "tools": dict(request.tools),
             "remote": self._remote,

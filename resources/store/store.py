@@ -32,7 +32,7 @@ from resources.store.usage import BEGAN
 from resources.store.use import mark_used
 from resources.store.verification import Verification, verify
 
-Produce = Callable[[Path, Path], None]
+Produce = Callable[[Path, Path], Mapping[str, Any] | None]  # gives what to add to the provenance
 
 
 class Store:
@@ -209,11 +209,11 @@ class Store:
             folder = work / ARTIFACT
             folder.mkdir()
             make_folder(scratch)
-            produce(folder, scratch)
+            provenance = draft.provenance | _as_json(produce(folder, scratch) or {})
 
             def entry_of(manifest: Manifest) -> Entry:
                 seconds, now = time.monotonic() - began, datetime.now(UTC).isoformat(timespec="seconds")
-                return Entry(draft.key_id, draft.ingredients, manifest.digest, seconds, now, draft.provenance)
+                return Entry(draft.key_id, draft.ingredients, manifest.digest, seconds, now, provenance)
 
             entry = self._commits.commit(stage, work, entry_of)
             with suppress(FileNotFoundError):

@@ -95,9 +95,10 @@ def _bring_up_to_date(project: Project, names: list[str]) -> None:
 def _compute(project: Project, name: str, stage: str) -> None:
     """Leave the artifact of a stage that needs no worker in the store, and tell Dagster nothing."""
 
-    def launch(recipe: Recipe, folder: Path, scratch: Path, inputs: Mapping[str, Path]) -> None:
+    def launch(recipe: Recipe, folder: Path, scratch: Path, inputs: Mapping[str, Path]) -> Mapping[str, Any]:
         assert not recipe.heavy
         recipe.produce(Attempt(folder, scratch, inputs, RecordedProgress()))
+        return {}
 
     one = _plan(project, name).stage(stage)
     assert one.status == "run" and one.inputs is not None
