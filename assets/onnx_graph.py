@@ -19,6 +19,7 @@ from resources.context import rope_switch
 from resources.olive.awq_folder import save_dequantized
 from resources.olive.graph_checks import check_codes, check_options, check_weights, read_arrived
 from resources.olive.onnx_model import PASSES, GraphOptions, graph_run_config
+from resources.olive.phases import phase
 from resources.olive.workflow import run_workflow
 from resources.progress import Progress
 
@@ -88,10 +89,11 @@ def build_graph(
         model = ir.load(folder / GRAPH_FILE)
         arrived = read_arrived(model.graph)
         check_options(arrived, options)
-        if options.precision is None:
-            check_codes(model.graph, awq_model)
-        else:
-            check_weights(model.graph, source)
+        with phase("compare every code"):
+            if options.precision is None:
+                check_codes(model.graph, awq_model)
+            else:
+                check_weights(model.graph, source)
     # the builder stamps the commit of whatever git repository lies around its installation
     model.producer_version = (model.producer_version or "").partition("+")[0]
     ir.save(model, folder / GRAPH_FILE)
@@ -104,9 +106,16 @@ def build_graph(
 
 
 def settle_search(file: Path) -> None:
-    """Cap the default length of a generation at MAX_LENGTH tokens."""
+    """Cap the default length of a generation at MAX_LENGTH tokens; on a CPU, decode on all physical cores.
+
+    ONNX Runtime GenAI takes half of the processors it sees, as if each were half a core; 0 leaves the number to ONNX
+    Runtime, which counts the cores.
+    """
     config = json.loads(file.read_text(encoding="utf-8"))
     config["search"]["max_length"] = min(config["model"]["context_length"], MAX_LENGTH)
+    session = config["model"]["decoder"]["session_options"]
+    if not session["provider_options"]:
+        session["intra_op_num_threads"] = 0
     write_json(file, config)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -148,6 +149,25 @@ def test_generation_is_as_long_as_the_context_and_capped(tiny_llama, made, tmp_p
     graph = produce(OnnxGraph(made.experiment), tmp_path / "graph", awq_model=long)
     found = json.loads((graph / "genai_config.json").read_text())
     assert (found["model"]["context_length"], found["search"]["max_length"]) == (16384, 2048)
+
+
+def test_decoding_on_a_cpu_takes_all_physical_cores(made, tmp_path):
+    import psutil
+
+    count = "import os, sys; import onnxruntime_genai as og; model = og.Model(sys.argv[1]); "
+    count += "print(len(os.listdir('/proc/self/task')))"
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("this system does not list threads")
+    shutil.copytree(made.model, tmp_path / "one")
+    file = tmp_path / "one" / "genai_config.json"
+    config = json.loads(file.read_text())
+    config["model"]["decoder"]["session_options"]["intra_op_num_threads"] = 1
+    file.write_text(json.dumps(config))
+    threads = {
+        folder: int(subprocess.run([sys.executable, "-c", count, folder], capture_output=True, check=True).stdout)
+        for folder in (made.model, tmp_path / "one")
+    }
+    assert threads[made.model] - threads[tmp_path / "one"] == psutil.cpu_count(logical=False) - 1
 
 
 def test_facts_tell_sizes_layers_and_options(made):

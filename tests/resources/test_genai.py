@@ -10,9 +10,13 @@ import sys
 import numpy as np
 import pytest
 
+from assets.onnx_graph import build_graph
 from resources.errors import ConfigurationError
 from resources.genai import GenaiModel, adapter_names
-from tests.onnx_folders import onnx_logits
+from resources.olive.graft import graft_adapter
+from resources.olive.onnx_model import GraphOptions
+from resources.progress import RecordedProgress
+from tests.onnx_folders import onnx_logits, quantize, save_random_adapter
 from tests.pressed import press_onnx_model
 
 PROMPTS = (
@@ -205,3 +209,25 @@ def test_logits_of_a_whole_sequence_are_those_of_genai(folder):
         found = forced.logits(ids, adapter)
         assert found.shape == (40, 512) and found.dtype == np.float32
         assert np.abs(found - np.array(generator.get_output("logits"))[0]).max() < 1e-4
+
+
+def test_adapters_of_different_ranks_take_turns_on_one_base(tiny_llama, tmp_path):
+    awq_model = quantize(tiny_llama, tmp_path)
+    build_graph(awq_model, GraphOptions("cpu", "int8", 4), tmp_path / "graph", RecordedProgress())
+    fresh = {}
+    for name, rank in (("travel", 4), ("cooking", 16)):
+        adapter = save_random_adapter(awq_model, tmp_path / f"peft-{name}", ("q_proj", "up_proj"), r=rank, seed=rank)
+        graft_adapter(tmp_path / "graph", adapter, tmp_path / name, name)
+        fresh[name] = GenaiModel(tmp_path / name, name)
+    fresh[None] = GenaiModel(tmp_path / "graph")  # never had LoRA inputs
+    both = shutil.copytree(tmp_path / "travel", tmp_path / "both")
+    shutil.copyfile(tmp_path / "cooking/adapters/cooking.onnx_adapter", both / "adapters/cooking.onnx_adapter")
+    assert adapter_names(both) == ["cooking", "travel"]
+    model, answers = GenaiModel(both), set()
+    for turn, name in enumerate(("travel", "cooking", None, "travel", "travel", None, "cooking")):
+        model.use_adapter(name)
+        prompt = f"What should I do in Rome on day {turn // 3}?"
+        answer = model.generate(prompt, 16)
+        assert answer.text == fresh[name].generate(prompt, 16).text
+        answers.add((turn // 3, name, answer.text))
+    assert len({text for day, _, text in answers if day == 0}) == 3

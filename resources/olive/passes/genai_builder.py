@@ -20,6 +20,7 @@ from olive.passes import Pass
 from olive.passes.olive_pass import PassConfigParam
 from olive.passes.pass_config import BasePassConfig
 
+from resources.olive.phases import phase
 from resources.olive.targets import FLOAT_PRECISIONS
 from resources.olive.unfused import has_fused_projections, write_unfused
 
@@ -52,9 +53,11 @@ class OlivePressGenaiBuilder(Pass):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix="unfused-", dir=out.parent) as scratch:  # as large as the model
             if settings["precision"] not in FLOAT_PRECISIONS and has_fused_projections(source):
-                write_unfused(source, Path(scratch) / "model")
+                with phase("cut fused projections"):
+                    write_unfused(source, Path(scratch) / "model")
                 source = Path(scratch) / "model"
-            build(source, out, settings["precision"], settings["provider"], settings["options"])
+            with phase("model builder"):
+                build(source, out, settings["precision"], settings["provider"], settings["options"])
         others = sorted(str(file) for file in out.iterdir() if not file.name.startswith(GRAPH_FILE))
         return ONNXModelHandler(out, onnx_file_name=GRAPH_FILE, model_attributes={"additional_files": others})
 

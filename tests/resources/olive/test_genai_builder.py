@@ -147,6 +147,7 @@ def test_graph_for_cuda_computes_in_float16(quantized_llama, tmp_path):
     build_graph(quantized_llama, GraphOptions("cuda", "int8", 4), tmp_path, RecordedProgress())
     session = json.loads((tmp_path / "genai_config.json").read_text())["model"]["decoder"]["session_options"]
     assert "cuda" in session["provider_options"][0]
+    assert "intra_op_num_threads" not in session  # that of ONNX Runtime GenAI: one spinning thread beside a GPU
     assert json.loads((tmp_path / "graph.json").read_text())["io_type"] == "float16"
 
 
