@@ -21,6 +21,7 @@ from typing import Any
 from dagster_pipes import PipesContext, open_dagster_pipes
 
 from assets.experiment import Experiment
+from assets.memory_check import check_memory
 from assets.progress import PipesProgress
 from assets.recipes import open_recipe
 from assets.stage import Attempt, tool_version
@@ -80,6 +81,7 @@ def produce(
     recipe = open_recipe(experiment, request["recipe"])
     _check_tools(request["recipe"], request["tools"])
     device = _device(request["device"], pipes)
+    check_memory(request["recipe"], experiment, inputs, device)
     with PipesProgress(pipes, bar=request.get("bar", False)) as progress:
         recipe.produce(Attempt(folder, scratch, inputs, progress, device.name))
     pipes.report_custom_message({MESSAGE: ran_on(device)})

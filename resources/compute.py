@@ -18,7 +18,7 @@ from dagster._core.pipes.utils import PipesEnvContextInjector, PipesTempFileMess
 
 from resources.accelerators import Accelerators
 from resources.errors import PressError, StageError, told_error
-from resources.preloaded import PROJECT, QUIET, PreloadedWorkers, can_preload
+from resources.preloaded import PROJECT, PreloadedWorkers, can_preload, worker_environment
 from resources.ran_on import told_ran_on
 
 
@@ -105,7 +105,7 @@ class LocalCompute:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", dg.PreviewWarning)  # Dagster's own, about its own method
             if not can_preload():
-                client = PipesSubprocessClient(cwd=str(PROJECT), env={**QUIET, **environment})
+                client = PipesSubprocessClient(cwd=str(PROJECT), env={**worker_environment(), **environment})
                 command = [sys.executable, "-m", "assets.worker"]
                 return client.run(context=context, command=command, extras=extras).get_custom_messages()
             with open_pipes_session(

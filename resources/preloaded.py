@@ -16,6 +16,7 @@ import threading
 from collections.abc import Mapping
 from pathlib import Path
 
+from resources.machine_limits import cores, visible_cores
 from resources.telemetry import TELEMETRY_OFF
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -27,8 +28,24 @@ QUIET = {
     "PYTHONWARNINGS": "ignore",
     **TELEMETRY_OFF,
 }
+# Threads that wait for each other spin, unless they are told to sleep: beside another worker they then keep its threads
+# from the cores, and both take five times as long. How many threads there are, and so every result, stays the same.
+SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE"}
 # Their drivers do not survive a fork, and whether a library woke them while it was imported cannot be known.
 ACCELERATORS = (Path("/proc/driver/nvidia"), Path("/dev/kfd"), Path("/dev/dxg"))
+
+
+def worker_environment(
+    inherited: Mapping[str, str] = os.environ, usable: int | None = None, visible: int | None = None
+) -> dict[str, str]:
+    """What is in a worker's environment beside what is `inherited`, where the user's own settings of threads stay.
+
+    usable, visible: the cores that it may keep busy and those that it sees, of this machine where they are not told.
+    """
+    threads = dict(SLEEPING)
+    if (usable or cores()) < (visible or visible_cores()):  # or a container on a large machine starts far too many
+        threads["OMP_NUM_THREADS"] = str(usable or cores())
+    return QUIET | {name: inherited.get(name, value) for name, value in threads.items()}
 
 
 def can_preload() -> bool:
@@ -53,7 +70,7 @@ class PreloadedWorkers:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "assets.worker_server"],
                 cwd=PROJECT,
-                env={**os.environ, **QUIET},
+                env={**os.environ, **worker_environment()},
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
             )

@@ -21,8 +21,9 @@ from resources.azure.job_names import ACCOUNT, CODE
 from resources.azure.jobs import Jobs, check_cluster, check_environment, choose_job
 from resources.azure.shared_store import SharedStore
 from resources.azure.workspace import AzureWorkspace
-from resources.compute import PROJECT, QUIET, Request, told_error
-from resources.errors import PressError, StageError
+from resources.compute import Request
+from resources.errors import PressError, StageError, told_error
+from resources.preloaded import PROJECT, QUIET
 from resources.ran_on import told_ran_on
 from resources.store.digests import FileDigests
 from resources.store.manifest import FileRecord, Manifest

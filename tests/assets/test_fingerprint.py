@@ -13,6 +13,7 @@ RECIPES = (*STAGES, *SOURCES, *(part for stage in STAGES for part in stage.parts
 DRIVING = (
     "assets.build",
     "assets.checks",
+    "assets.memory_check",
     "assets.progress",
     "assets.recipes",
     "assets.worker",
@@ -23,6 +24,8 @@ DRIVING = (
     "resources.gpu",
     "resources.gpu_lease",
     "resources.home",
+    "resources.machine_limits",
+    "resources.memory_need",
     "resources.preloaded",
     "resources.ran_on",
     "resources.registry.azureml",

@@ -167,3 +167,12 @@ def gone():
     ended.wait()
     host = process_tags()[PROCESS_TAG].rsplit(":", 2)[0]
     return {PROCESS_TAG: f"{host}:{ended.pid}:1.00"}
+
+
+def test_a_stage_that_cannot_fit_says_what_would(project):
+    project.edit("lora_adapter", batch_size=10**8)
+    done = project.press("run", "tiny", "--json")
+    assert done.returncode == 1
+    assert (
+        "lora_adapter: it needs about" in done.stderr and "GB are missing. Set lora_adapter.batch_size: " in done.stderr
+    )
