@@ -223,4 +223,5 @@ def _no_gpu(place: str, installed: Sequence[Gpu], setting: str | None) -> Config
         found = f"cuda, and {VISIBLE}={setting!r}, which hides the {len(installed)} NVIDIA GPUs of this machine"
         named = ", ".join(f"{gpu.index} ({gpu.name})" for gpu in installed)
         return ConfigurationError(place, found, "auto, cpu", f"Unset {VISIBLE}, or name one of {named}")
-    return ConfigurationError(place, "cuda, and no NVIDIA GPU on this machine", "auto, cpu")
+    told = f" ({VISIBLE}={setting})" if setting else ""
+    return ConfigurationError(place, f"cuda, and no NVIDIA GPU on this machine{told}", "auto, cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +16,16 @@ import pytest
 from assets.dataset import Dataset
 from assets.experiment import Experiment
 from assets.stage import Attempt
+from resources.accelerators import Accelerators
 from resources.compute import LocalCompute, Request
 from resources.errors import ConfigurationError, PressError, StageError
+from resources.gpu import VISIBLE, NvidiaGpus
 from resources.progress import RecordedProgress
 from resources.store.digests import FileDigests
 from resources.store.store import Store
 from tests.azure.faults import Fault
 from tests.project import tiny_rows
+from tests.resources.test_gpu import CPU, CUDA, H200, SECOND, TWO
 
 KEY = "ab" * 32
 INPUT = r"^GET https://.*blob.*/shared/manifests/"  # what a job asks for first
@@ -146,6 +150,31 @@ def test_other_tools_than_the_key_says_make_nothing(compute, asked):
     with pytest.raises(PressError, match=r"package pydantic where it runs: found .*; accepted: 0\.1\. Build the env"):
         run(compute, replace(asked, tools={"pydantic": "0.1"}))
     assert not any(asked.folder.iterdir())
+
+
+@pytest.mark.skipif(bool(NvidiaGpus().installed()), reason="the worker would find the GPU of this machine")
+def test_a_worker_sees_the_one_gpu_that_it_has_alone(asked, tmp_path):
+    """GPUs that are only described: their worker misses the one that it was given, by its name."""
+    accelerators = Accelerators(TWO, CUDA, tmp_path / "leases")
+    local = LocalCompute(accelerators=accelerators)
+    with accelerators.lease(accelerators.choose("cuda"), print) as other:
+        for _ in range(2):  # the first gives it back
+            with pytest.raises(PressError, match="no NVIDIA GPU on this machine") as caught:
+                run(local, replace(asked, device="cuda"))
+            assert f"({VISIBLE}={SECOND.uuid})" in str(caught.value)
+    assert other == {VISIBLE: H200.uuid}
+    assert VISIBLE not in os.environ
+
+
+def test_a_worker_that_has_no_use_for_a_gpu_takes_none(asked, tmp_path):
+    run(LocalCompute(accelerators=Accelerators(TWO, CUDA, tmp_path / "leases")), asked)
+    assert not (tmp_path / "leases").exists()
+
+
+def test_a_gpu_of_no_use_is_said_once(asked, tmp_path):
+    local = LocalCompute(accelerators=Accelerators(TWO, CPU, tmp_path / "leases"))
+    lines = [line for _ in range(2) for line in run(local, replace(asked, device="auto"))]
+    assert len([line for line in lines if "stages run on the CPU: this machine has a GPU (NVIDIA H200)" in line]) == 1
 
 
 def test_a_worker_that_may_start_passes(compute):
