@@ -19,6 +19,7 @@ from resources.memory_need import (
     Need,
     awq_gpu_need,
     awq_host_need,
+    bfloat16_need,
     float32_need,
     largest_that_fits,
     lora_gpu_need,
@@ -76,10 +77,12 @@ def check_host_memory(
         return
     if stage == "awq_model":
         _check(stage, awq_host_need(shape, awq_work(experiment, device)), room, [])
-    elif device == "cpu" and stage == "lora_adapter":
+    elif stage == "lora_adapter" and device == "cuda":
+        _check(stage, bfloat16_need(shape), room, [])
+    elif stage == "lora_adapter":
         work = lora_work(experiment, inputs)
         _check(stage, lora_host_need(shape, work), room, _lora_remedies(shape, work, room, lora_host_need))
-    elif device == "cpu":
+    else:
         _check(stage, float32_need(shape), room, [])
 
 

@@ -159,6 +159,11 @@ def float32_need(shape: ModelShape) -> Need:
     return Need({"weights": 4 * shape.parameters})
 
 
+def bfloat16_need(shape: ModelShape) -> Need:
+    """Memory of the dequantized weights in bfloat16, which lora_adapter loads before they go to the GPU."""
+    return Need({"weights": 2 * shape.parameters})
+
+
 def awq_host_need(shape: ModelShape, work: AwqWork) -> Need:
     """Memory of the machine: the whole model as it is published, the hidden states, one layer in float32."""
     return Need(

@@ -15,7 +15,7 @@ from typing import ClassVar
 from assets.recipes import STAGE_NAMES
 from benchmarks.staleness.stage import STAGE_LOG
 from benchmarks.staleness.workspace import Workspace
-from resources.compute import QUIET
+from resources.preloaded import QUIET
 
 TIMEOUT = 600
 

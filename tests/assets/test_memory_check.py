@@ -94,7 +94,7 @@ def test_where_nothing_that_can_be_set_helps_the_cpu_is_left(inputs, tmp_path):
         )
 
 
-@pytest.mark.parametrize(("stage", "device"), [(stage, "cpu") for stage in STAGES] + [("awq_model", "cuda")])
+@pytest.mark.parametrize(("stage", "device"), [(stage, device) for stage in STAGES for device in ("cpu", "cuda")])
 def test_a_machine_without_memory_for_the_weights_says_so_instead_of_being_killed(inputs, tmp_path, stage, device):
     room = Memory(4 * GB, 8 * GB, "the machine's memory")
     text = told(check_host_memory, stage, experiment(tmp_path), inputs, device, room)
