@@ -7,6 +7,7 @@ installed release, which reads Olive's format and copies the codes, scales and z
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import logging
 import tempfile
@@ -70,6 +71,7 @@ def build(source: Path, out: Path, precision: str, provider: str, options: dict[
         place = (None, str(source), str(out), precision, provider, f"{cache}/builder")
         given = parse_extra_options(*place, [f"{name}={value}" for name, value in options.items()])
         create_model(*place, **given)
+        gc.collect()  # the builder's model and the weights it read refer to each other
 
 
 @contextlib.contextmanager
