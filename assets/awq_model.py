@@ -16,9 +16,10 @@ from typing import Any
 from assets.stage import Attempt, Facts, Stage
 from resources.calibration_text import calibration_part, measuring_part, token_samples
 from resources.context import check_fits
-from resources.errors import ConfigurationError
+from resources.errors import ConfigurationError, StageError
 from resources.olive.awq_folder import load_dequantized
-from resources.olive.awq_model import PASSES, awq_run_config, batch_size, check_group_size, unhashed
+from resources.olive.awq_model import PASSES, awq_run_config, batch_size, check_group_size, is_ours, unhashed
+from resources.olive.pass_list import check_list, check_parameters, pass_tools
 from resources.olive.workflow import run_workflow
 from resources.perplexity import perplexity
 
@@ -35,11 +36,25 @@ class AwqModel(Stage):
     tools = ("olive-ai", "torch", "transformers")
 
     def check(self) -> None:
-        """A base model in a local folder shows its layer sizes before anything runs."""
+        """A base model in a local folder shows its layer sizes before anything runs; Olive's passes have names."""
+        check_list(self.experiment.awq_model.olive_passes, "awq_model", self._place())
         folder = self.experiment.base_model.folder
         file = self.experiment.path(folder) / "config.json" if folder else None
         if file is not None and file.is_file():
             self._check_sizes(_config(file.parent))
+
+    def check_run(self, here: bool) -> None:
+        """Olive says whether it takes the passes that are named, with their parameters."""
+        if passes := self.experiment.awq_model.olive_passes:
+            check_parameters(passes, "awq_model", self._place(), "cpu", "CPUExecutionProvider")
+
+    def own_ingredients(self) -> dict[str, Any]:
+        """Its own and the packages that the named passes need."""
+        tools = pass_tools(self.experiment.awq_model.olive_passes)
+        return super().own_ingredients() | {f"tool.{name}": told for name, told in tools.items()}
+
+    def _place(self) -> str:
+        return f"{self.experiment.name}.yaml: awq_model.olive_passes"
 
     def produce(self, attempt: Attempt) -> None:
         spec = self.experiment.awq_model
@@ -60,28 +75,46 @@ class AwqModel(Stage):
             device=attempt.device,
             batch_size=batch_size(attempt.device, spec.tokens),
             trust_remote_code=self.experiment.base_model.trust_remote_code,
+            olive_passes=spec.olive_passes,
         )
-        run_workflow(unhashed(run_config), attempt.folder, attempt.progress, PASSES)
+        # a pass may open its input model anew, by the name that Olive has for such a model
+        run_config = run_config if spec.olive_passes else unhashed(run_config)
+        run_workflow(run_config, attempt.folder, attempt.progress, PASSES)
+        self._check_quantized(attempt.folder)
         layers_file = attempt.folder / LAYERS
         metrics = {
             "base_bytes": _weight_bytes(base),
             "bytes": _weight_bytes(attempt.folder),
             **(self._perplexities(attempt, config, measuring) if measuring else {}),
-            "layers": json.loads(layers_file.read_text(encoding="utf-8")),
+            **({"layers": json.loads(layers_file.read_text(encoding="utf-8"))} if layers_file.is_file() else {}),
         }
-        layers_file.unlink()
+        layers_file.unlink(missing_ok=True)
         (attempt.folder / METRICS).write_text(json.dumps(metrics, indent=1) + "\n", encoding="utf-8")
 
     def _check_sizes(self, config: Mapping[str, Any]) -> None:
         spec = self.experiment.awq_model
-        check_group_size(config, spec.group_size)
+        if not spec.olive_passes or any(is_ours(one) for one in spec.olive_passes):
+            check_group_size(config, spec.group_size)
         check_fits(config, spec.tokens, "awq_model.tokens")
+
+    def _check_quantized(self, folder: Path) -> None:
+        """The stages after this one read Olive's format, whichever pass wrote it."""
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        found = (config.get("quantization_config") or {}).get("quant_method")
+        if found != "olive":
+            named = ", ".join(one["type"] for one in self.experiment.awq_model.olive_passes)
+            raise StageError(
+                "awq_model",
+                f"after olive_passes ({named}) the model has {found or 'no'} quantization; accepted: olive",
+                "Name a pass that quantizes last: OlivePressAwq, Rtn, Gptq or KQuant",
+            )
 
     def facts(self, folder: Path) -> Facts:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         numbers = {name: value for name, value in metrics.items() if isinstance(value, int | float)}
         numbers["compression_ratio"] = round(metrics["base_bytes"] / metrics["bytes"], 3)
-        return Facts(numbers, {"layers": metrics["layers"]}, texts={"summary": self._summary(numbers)})
+        tables = {"layers": metrics["layers"]} if "layers" in metrics else {}
+        return Facts(numbers, tables, texts={"summary": self._summary(numbers)})
 
     def _samples(self, base: Path, text_folder: Path) -> tuple[Samples, Samples]:
         """Samples to calibrate on, and samples of other text to measure on."""
@@ -116,8 +149,11 @@ class AwqModel(Stage):
     def _summary(self, numbers: Mapping[str, float]) -> str:
         spec = self.experiment.awq_model
         kind = "symmetric" if spec.symmetric else "asymmetric"
+        how = f"int{spec.bits}, {kind}, groups of {spec.group_size}"
+        if spec.olive_passes:
+            how = "Olive passes " + ", ".join(one["type"] for one in spec.olive_passes)
         lines = [
-            f"int{spec.bits}, {kind}, groups of {spec.group_size}, calibrated on {spec.samples} × {spec.tokens} tokens",
+            f"{how}, calibrated on {spec.samples} × {spec.tokens} tokens",
             f"Weights: {numbers['base_bytes'] / 1e6:.1f} MB → {numbers['bytes'] / 1e6:.1f} MB",
         ]
         if "awq_perplexity" in numbers:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from pathlib import Path
@@ -71,6 +72,35 @@ FOLDERS = re.compile(r"(?:[A-Za-z0-9][A-Za-z0-9_.-]*(?:/[A-Za-z0-9][A-Za-z0-9_.-
 PlacePath = Annotated[str, Field(min_length=1), NotInKey()]
 
 
+def _as_pass(value: Any) -> Any:
+    """An Olive pass as Olive's run configs have it: parameters beside its type, or below `config`."""
+    if not isinstance(value, dict) or not isinstance(value.get("type"), str):
+        raise ValueError("a mapping with type, the name of an Olive pass, and its parameters")
+    nested = value.get("config")
+    flat = {name: inner for name, inner in value.items() if name != "config"}
+    flat |= nested if isinstance(nested, dict) else {} if nested is None else {"config": nested}
+    if (place := _no_json(flat)) is not None:
+        raise ValueError(f"values that JSON has, and not what is at {place}")
+    return flat
+
+
+def _no_json(value: Any, place: str = "") -> str | None:
+    """Where in `value` something stands that JSON does not have; None where nothing does."""
+    if isinstance(value, dict):
+        odd = next((name for name in value if not isinstance(name, str)), None)
+        found = (_no_json(inner, f"{place}.{name}") for name, inner in value.items())
+        return f"{place}.{odd}" if odd is not None else next((one for one in found if one is not None), None)
+    if isinstance(value, list):
+        found = (_no_json(inner, f"{place}[{index}]") for index, inner in enumerate(value))
+        return next((one for one in found if one is not None), None)
+    plain = value is None or isinstance(value, str | bool | int) or (isinstance(value, float) and math.isfinite(value))
+    return None if plain else place
+
+
+# Passes in the order in which they run; resources/olive/pass_list.py says which there are.
+OlivePasses = Annotated[tuple[Annotated[dict[str, Any], BeforeValidator(_as_pass)], ...], Field(strict=False)]
+
+
 class BaseModelSpec(Spec):
     """Where the base model comes from: exactly one of package, folder, huggingface and azureml."""
 
@@ -125,6 +155,7 @@ class AwqModelSpec(Spec):
         default=4, description="samples of the measuring part; 0 measures nothing"
     )
     seed: int = 0
+    olive_passes: OlivePasses = Field(default=(), description="run in their place, in order; OlivePressAwq is ours")
 
 
 def _as_set(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -166,6 +197,7 @@ class OnnxModelSpec(Spec):
     precision: Precision | None = Field(default=None, description="of the layers; the awq model's codes where absent")
     head: Literal["int4", "int8", "float"] = Field(default="int8", description="float where precision is fp16 or fp32")
     accuracy_level: Literal[1, 4] = Field(default=4, description="1 where precision is fp16 or fp32")
+    olive_passes: OlivePasses = Field(default=(), description="run on the graph, in order, before its LoRA inputs")
 
     @model_validator(mode="before")
     @classmethod
@@ -359,7 +391,8 @@ def read_experiment(file: Path) -> Experiment:
 
 
 def _mistake(detail: Any) -> tuple[str, str, str]:
-    place = ".".join(str(part) for part in detail["loc"]) or "the document"
+    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"])
+    place = "".join(parts).removeprefix(".") or "the document"
     if detail["type"] == "extra_forbidden":
         section: Any = Experiment
         for part in detail["loc"][:-1]:

@@ -26,6 +26,9 @@ NEUTRAL = (
     "resources.progress",
     "resources.store",
     "resources.olive.progress_channel",
+    # they refuse what would not run
+    "resources.olive.pass_check",
+    "resources.olive.pass_list",
 )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,7 +18,9 @@ from assets.stage import Attempt, Facts, Part
 from resources.context import rope_switch
 from resources.olive.awq_folder import save_dequantized
 from resources.olive.graph_checks import check_codes, check_options, check_weights, read_arrived
+from resources.olive.graph_passes import run_graph_passes
 from resources.olive.onnx_model import PASSES, GraphOptions, graph_run_config
+from resources.olive.pass_list import pass_tools
 from resources.olive.phases import phase
 from resources.olive.workflow import run_workflow
 from resources.progress import Progress
@@ -48,13 +50,28 @@ class OnnxGraph(Part):
         in_float = spec.precision if spec.precision in ("fp16", "fp32") else None
         return GraphOptions(spec.provider, spec.head, spec.accuracy_level, in_float)
 
+    def passes(self) -> Sequence[Mapping[str, Any]]:
+        """The Olive passes that run on the graph."""
+        return self.experiment.onnx_model.olive_passes
+
     def fields(self) -> Mapping[str, Any]:
-        return asdict(self.options())
+        return asdict(self.options()) | {"olive_passes": list(self.passes())}
+
+    def own_ingredients(self) -> dict[str, Any]:
+        """Its own and the packages that the named passes need."""
+        return super().own_ingredients() | {f"tool.{name}": told for name, told in pass_tools(self.passes()).items()}
 
     def produce(self, attempt: Attempt) -> None:
         """Build the graph; a StageError when an option did not arrive or a code is not the awq model's."""
-        trusted = self.experiment.base_model.trust_remote_code
-        build_graph(attempt.inputs["awq_model"], self.options(), attempt.folder, attempt.progress, trusted)
+        trusted, passes = self.experiment.base_model.trust_remote_code, self.passes()
+        awq_model, options = attempt.inputs["awq_model"], self.options()
+        if not passes:
+            build_graph(awq_model, options, attempt.folder, attempt.progress, trusted)
+            return
+        with tempfile.TemporaryDirectory(prefix=".built-", dir=attempt.folder) as built:
+            build_graph(awq_model, options, Path(built), attempt.progress, trusted)
+            run_graph_passes(Path(built), passes, options.provider, attempt.folder, attempt.progress)
+        write_arrived(attempt.folder, passes)
 
     def facts(self, folder: Path) -> Facts:
         """Bytes, quantized projections, and the options that arrived."""
@@ -71,6 +88,9 @@ class ExactOnnxGraph(OnnxGraph):
 
     def options(self) -> GraphOptions:
         return GraphOptions("cpu", "float", 1)
+
+    def passes(self) -> Sequence[Mapping[str, Any]]:
+        return ()
 
 
 def build_graph(
@@ -105,6 +125,15 @@ def build_graph(
     progress.log(f"{arrived.layers} projections hold the {held} of the awq model; {describe(asdict(arrived))}")
 
 
+def write_arrived(folder: Path, olive_passes: Sequence[Mapping[str, Any]]) -> None:
+    """Write graph.json again, as the graph is after `olive_passes`."""
+    import onnx_ir as ir
+
+    built = json.loads((folder / ARRIVED_FILE).read_text(encoding="utf-8"))
+    arrived = asdict(read_arrived(ir.load(folder / GRAPH_FILE).graph))
+    write_json(folder / ARRIVED_FILE, built | arrived | {"olive_passes": [one["type"] for one in olive_passes]})
+
+
 def settle_search(file: Path) -> None:
     """Cap the default length of a generation at MAX_LENGTH tokens; on a CPU, decode on all physical cores.
 
@@ -124,9 +153,10 @@ def describe(arrived: Mapping[str, Any]) -> str:
     levels = ", ".join(map(str, arrived["accuracy_levels"]))
     bits = ", ".join(f"int{bits}" for bits in arrived["bits"]) or "float"
     level = f"accuracy level {levels}, " if levels else ""
+    passes = ", after " + ", ".join(arrived["olive_passes"]) if arrived.get("olive_passes") else ""
     return (
         f"layers {bits}, head {arrived['head']}, embedding {arrived['embedding']}, "
-        f"{level}activations {arrived['io_type']}"
+        f"{level}activations {arrived['io_type']}{passes}"
     )
 
 

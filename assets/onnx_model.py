@@ -16,8 +16,10 @@ from typing import Any, ClassVar
 from assets.experiment import OnnxModelSpec
 from assets.onnx_graph import ARRIVED_FILE, GRAPH_FILE, TOOLS, OnnxGraph, describe, folder_bytes, write_json
 from assets.stage import Attempt, Facts, Stage
-from resources.errors import ConfigurationError
+from resources.errors import ConfigurationError, StageError
 from resources.olive.graft import graft_adapter
+from resources.olive.pass_list import check_list, check_parameters, pass_tools
+from resources.olive.targets import TARGETS
 
 
 class OnnxModel(Stage):
@@ -33,8 +35,11 @@ class OnnxModel(Stage):
         return self.experiment.onnx_model
 
     def check(self) -> None:
-        """Codes are quantized once: int4 or int8 is what the awq model has."""
+        """Codes are quantized once: int4 or int8 is what the awq model has. Olive's passes have names."""
+        check_list(self.spec().olive_passes, "onnx_model", self._place(), TARGETS[self.spec().provider].onnxruntime)
         asked, bits = self.spec().precision, self.experiment.awq_model.bits
+        if self.experiment.awq_model.olive_passes:
+            return  # how many bits they leave is seen when they ran
         if asked in ("int4", "int8") and asked != f"int{bits}":
             raise ConfigurationError(
                 f"{self.experiment.name}.yaml: onnx_model.precision",
@@ -43,9 +48,34 @@ class OnnxModel(Stage):
                 f"Set awq_model.bits to {asked.removeprefix('int')}",
             )
 
+    def check_run(self, here: bool) -> None:
+        """Olive says whether it takes the passes that are named, with their parameters."""
+        target = TARGETS[self.spec().provider]
+        if passes := self.spec().olive_passes:
+            check_parameters(passes, "onnx_model", self._place(), target.device, target.onnxruntime)
+
+    def own_ingredients(self) -> dict[str, Any]:
+        """Its own and the packages that the named passes need."""
+        tools = pass_tools(self.spec().olive_passes)
+        return super().own_ingredients() | {f"tool.{name}": told for name, told in tools.items()}
+
+    def _place(self) -> str:
+        return f"{self.experiment.name}.yaml: onnx_model.olive_passes"
+
+    def _check_bits(self, arrived: dict[str, Any]) -> None:
+        asked = self.spec().precision
+        if asked in ("int4", "int8") and [f"int{bits}" for bits in arrived["bits"]] != [asked]:
+            found = ", ".join(f"int{bits}" for bits in arrived["bits"]) or "float"
+            raise StageError(
+                "onnx_model",
+                f"the layers of the graph are {found}, and onnx_model.precision is {asked}",
+                "Leave precision out, which keeps the codes, or quantize to it in awq_model",
+            )
+
     def produce(self, attempt: Attempt) -> None:
         """Graft LoRA inputs onto the part onnx_graph and write the adapter file."""
         graph, adapter = attempt.inputs["onnx_graph"], attempt.inputs["lora_adapter"]
+        self._check_bits(json.loads((graph / ARRIVED_FILE).read_text(encoding="utf-8")))
         grafted = graft_adapter(graph, adapter, attempt.folder, self.spec().adapter)
         arrived = json.loads((graph / ARRIVED_FILE).read_text(encoding="utf-8"))
         (attempt.folder / ARRIVED_FILE).unlink()  # the link, not the part's file

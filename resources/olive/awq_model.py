@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from resources.errors import ConfigurationError
 
 TOKENS_AT_ONCE = {"cpu": 512, "cuda": 8192}
 GROUP_SIZES = (16, 32, 64, 128, 256)
+CALIBRATED = ("autoclip", "gptq", "sparsegpt")  # without samples they would download a data set
 PASSES = {"OlivePressAwq": "resources.olive.passes.awq"}
 
 
@@ -25,11 +26,23 @@ def awq_run_config(
     device: str = "cpu",
     batch_size: int = 1,
     trust_remote_code: bool = False,
+    olive_passes: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Olive's run config: one AWQ pass over the Hugging Face folder `base_model`.
+    """Olive's run config: one AWQ pass, or `olive_passes` in order, over the Hugging Face folder `base_model`.
 
     samples_file: JSON list of equally long lists of token ids to calibrate on, `batch_size` of them at once.
+    olive_passes: OlivePressAwq in it stands for the AWQ pass with the parameters that are given here.
     """
+    awq = {
+        "type": "OlivePressAwq",
+        "bits": bits,
+        "group_size": group_size,
+        "sym": symmetric,
+        "ratios": ratios,
+        "clip": clip,
+        "device": device,
+        "data_config": "calibration",
+    }
     return {
         "workflow_id": "awq_model",
         "input_model": {
@@ -39,19 +52,26 @@ def awq_run_config(
             "load_kwargs": {"trust_remote_code": trust_remote_code},
         },
         "data_configs": [calibration_data(samples_file, batch_size)],
-        "passes": {
-            "awq": {
-                "type": "OlivePressAwq",
-                "bits": bits,
-                "group_size": group_size,
-                "sym": symmetric,
-                "ratios": ratios,
-                "clip": clip,
-                "device": device,
-                "data_config": "calibration",
-            }
-        },
+        "passes": numbered([awq if is_ours(one) else calibrated(one) for one in olive_passes] or [awq]),
     }
+
+
+def is_ours(olive_pass: Mapping[str, Any]) -> bool:
+    """Whether a pass of a list stands for the AWQ pass of this project."""
+    return olive_pass["type"].lower() == "olivepressawq"
+
+
+def calibrated(olive_pass: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The pass with the calibration samples, where it takes some and would download others."""
+    wanted = olive_pass["type"].lower() in CALIBRATED and olive_pass.get("data_config") is None
+    return {**olive_pass, "data_config": "calibration"} if wanted else olive_pass
+
+
+def numbered(olive_passes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Olive's `passes`: a name each, in order."""
+    if len(olive_passes) == 1:
+        return {"awq" if is_ours(olive_passes[0]) else "pass": dict(olive_passes[0])}
+    return {f"pass_{number}": dict(one) for number, one in enumerate(olive_passes)}
 
 
 def unhashed(run_config: Mapping[str, Any]) -> dict[str, Any]:

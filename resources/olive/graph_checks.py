@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from resources.errors import StageError
 from resources.olive.onnx_model import GraphOptions
-from resources.olive.projections import projections, quantized_projections
+from resources.olive.projections import bits, projections, quantized_projections
 from resources.olive.unfused import unfused_tensors
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def read_arrived(graph: ir.Graph) -> Arrived:
         head=_weight_type(graph, "/lm_head/MatMul"),
         embedding=_weight_type(graph, "/model/embed_tokens/Gather"),
         accuracy_levels=tuple(sorted({_integer(node, "accuracy_level") for node in nodes})),
-        bits=tuple(sorted({bits for node in layers if (bits := _integer(node, "bits"))})),
+        bits=tuple(sorted({found for node in layers if (found := bits(node))})),
         io_type=str(outputs["logits"].dtype.numpy().name) if outputs["logits"].dtype else "unknown",
         layers=len(layers),
     )
@@ -128,8 +128,8 @@ def _weight_type(graph: ir.Graph, name: str) -> str:
     """int4, int8 or float, by the node that `name` became: the builder appends how it quantized it."""
     for node in graph:
         if (node.name or "").startswith(name):
-            bits = _integer(node, "bits")
-            return f"int{bits}" if bits else "float"
+            width = _integer(node, "bits")
+            return f"int{width}" if width else "float"
     return "none"
 
 

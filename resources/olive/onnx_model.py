@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from resources.olive.targets import Provider
+from resources.olive.targets import TARGETS, Provider
 
 PASSES = {"OlivePressGenaiBuilder": "resources.olive.passes.genai_builder"}
 
@@ -80,5 +81,26 @@ def graph_run_config(model: Path, options: GraphOptions, trust_remote_code: bool
                 "options": builder_options(options) | {"hf_remote": str(trust_remote_code).lower()},
             }
         },
+        "evaluate_input_model": False,
+    }
+
+
+def passes_run_config(graph: Path, olive_passes: Sequence[Mapping[str, Any]], provider: str) -> dict[str, Any]:
+    """Olive's run config: `olive_passes` in order over the ONNX Runtime GenAI folder `graph`, built for `provider`."""
+    target = TARGETS[provider]
+    accelerator = {"device": target.device, "execution_providers": [target.onnxruntime]}
+    others = sorted(str(file) for file in graph.iterdir() if not file.name.startswith("model.onnx"))
+    return {
+        "workflow_id": "onnx_graph",
+        "input_model": {
+            "type": "ONNXModel",
+            "model_path": str(graph),
+            "onnx_file_name": "model.onnx",
+            "model_attributes": {"additional_files": others},
+        },
+        "systems": {"local": {"type": "LocalSystem", "accelerators": [accelerator]}},
+        "host": "local",
+        "target": "local",
+        "passes": {f"pass_{number}": dict(one) for number, one in enumerate(olive_passes)},
         "evaluate_input_model": False,
     }

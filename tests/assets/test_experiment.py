@@ -73,6 +73,12 @@ def test_relative_paths_start_beside_the_experiments_folder(tmp_path):
         ({"onnx_model": {"precision": "bf16"}}, ["onnx_model.precision", "'bf16'", "'fp16'"]),
         ({"onnx_model": {"precision": "fp32", "head": "int8"}}, ["onnx_model.head", "'int8'", "float with precision"]),
         ({"onnx_model": {"precision": "fp32", "accuracy_level": 4}}, ["onnx_model.accuracy_level", "4", "1 with"]),
+        ({"awq_model": {"olive_passes": ["Rtn"]}}, ["awq_model.olive_passes[0]", "'Rtn'", "a mapping with type"]),
+        ({"awq_model": {"olive_passes": {"type": "Rtn"}}}, ["awq_model.olive_passes", "tuple"]),
+        (
+            {"onnx_model": {"olive_passes": [{"type": "A"}, {"type": "B", "x": [{"y": float("inf")}]}]}},
+            ["onnx_model.olive_passes[1]", "JSON", ".x[0].y"],
+        ),
         ({"awq_model": {"group_size": 48}}, ["awq_model.group_size", "48", "32", "128"]),
         ({"dataset": {}}, ["dataset.path", "required"]),
         ({"base_model": {}}, ["base_model", "exactly one of package, folder, huggingface, azureml"]),
@@ -101,6 +107,17 @@ def test_mistakes_name_file_key_found_and_accepted(tmp_path, change, named):
     assert "mine.yaml" in message
     for words in named:
         assert words in message
+
+
+def test_a_pass_is_the_same_in_either_form_of_olive_and_keeps_its_types(tmp_path):
+    forms = [{"type": "Rtn", "group_size": 16, "sym": True}, {"type": "Rtn", "config": {"group_size": 16, "sym": True}}]
+    one, other = (
+        read_experiment(write(tmp_path, GOOD | {"awq_model": {"olive_passes": [form]}})).awq_model for form in forms
+    )
+    assert one.key_fields() == other.key_fields()
+    told = one.key_fields()["olive_passes"][0]
+    assert (told["group_size"], told["sym"]) == (16, True) and type(told["sym"]) is bool
+    assert type(one).model_validate(one.model_dump(mode="json"), strict=False) == one
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from tests.orchestration.mutations import FIELDS, IGNORES, MADE_FROM, MUTATIONS,
 PARTS = [part for stage in STAGE_CLASSES for part in stage.parts]
 # Fields that enter the own key of a part, too.
 FIELDS_OF_PARTS = {
-    "onnx_graph": {"onnx_model.provider", "onnx_model.head", "onnx_model.accuracy_level"},
+    "onnx_graph": {"onnx_model.provider", "onnx_model.head", "onnx_model.accuracy_level", "onnx_model.olive_passes"},
     "onnx_graph_exact": set(),
 }
 

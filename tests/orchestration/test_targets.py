@@ -53,3 +53,29 @@ def test_int8_codes_go_through_every_stage(project):
     parity = json.loads((artifact(project, "eval_report") / "report.json").read_text())["parity"]
     assert parity["exact"]["agreement"] == 1 and parity["exact_base"]["agreement"] == 1
     assert parity["shipped"]["kl_nats"] < 0.01
+
+
+def test_passes_that_olive_refuses_end_the_run_before_it_begins(project):
+    project.edit("dataset", seed=3)
+    project.edit("onnx_model", olive_passes=[{"type": "OnnxPeepholeOptimizer", "thoroughly": True}])
+    assert project.plan()["onnx_model"]["status"] == "maybe"  # a plan asks for names only
+    done = project.press("run", "tiny")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "tiny.yaml: onnx_model.olive_passes[0].thoroughly: found an unknown parameter; accepted: " in done.stderr
+    assert project.plan()["dataset"]["status"] == "run"  # nothing ran
+    project.edit("onnx_model", olive_passes=[{"type": "Peephole"}])
+    planned = project.press("plan", "tiny")
+    assert planned.returncode == 2
+    assert "tiny.yaml: onnx_model.olive_passes[0].type: found 'Peephole'; accepted: " in planned.stderr
+
+
+def test_passes_that_are_named_run_and_stay_fresh(project):
+    project.edit("onnx_model", olive_passes=[{"type": "OnnxPeepholeOptimizer"}])
+    outcomes = project.run()
+    assert [outcomes[name] for name in ("lora_adapter", "onnx_model", "eval_report")] == [
+        "fresh",
+        "computed",
+        "computed",
+    ]
+    assert json.loads((artifact(project, "onnx_model") / "graph.json").read_text())["olive_passes"]
+    assert set(project.run().values()) == {"fresh"}
