@@ -44,7 +44,7 @@ MODULES: dict[str, tuple[Statuses, set[str]]] = {
     # imported deeper down
     "resources/rows.py": (DATASET, {"dataset"}),
     "resources/olive/workflow.py": (AWQ_MODEL, {"awq_model", "lora_adapter", "onnx_model", "eval_report"}),
-    "resources/olive/awq_folder.py": (AWQ_MODEL, {"awq_model", "lora_adapter", "eval_report"}),
+    "resources/olive/awq_folder.py": (AWQ_MODEL, {"awq_model", "lora_adapter", "onnx_model", "eval_report"}),
     # reached by the name that Olive's package config gives, in the worker only
     "resources/olive/passes/awq.py": (AWQ_MODEL, {"awq_model"}),
     "resources/olive/passes/awq_fold.py": (AWQ_MODEL, {"awq_model"}),
