@@ -18,8 +18,9 @@ from resources.calibration_text import calibration_part, measuring_part, token_s
 from resources.context import check_fits
 from resources.errors import ConfigurationError, StageError
 from resources.olive.awq_folder import load_dequantized
-from resources.olive.awq_model import PASSES, awq_run_config, batch_size, check_group_size, is_ours, unhashed
+from resources.olive.awq_model import PASSES, awq_run_config, batch_size, check_group_size, is_ours
 from resources.olive.pass_list import check_list, check_parameters, pass_tools
+from resources.olive.unhashed import unhashed
 from resources.olive.workflow import run_workflow
 from resources.perplexity import perplexity
 

@@ -18,6 +18,7 @@ from assets.experiment import LoraAdapterSpec
 from assets.stage import Attempt, Facts, Stage
 from resources.errors import ConfigurationError
 from resources.olive.lora_adapter import PASSES, LoraOptions, lora_run_config
+from resources.olive.unhashed import unhashed
 from resources.olive.workflow import run_workflow
 from resources.plots import line_plot
 
@@ -52,7 +53,7 @@ class LoraAdapter(Stage):
         options = LoraOptions(**self.spec().model_dump())
         trusted = self.experiment.base_model.trust_remote_code
         run_config = lora_run_config(attempt.inputs["awq_model"], rows, checkpoints, options, attempt.device, trusted)
-        run_workflow(run_config, attempt.folder, attempt.progress, PASSES)
+        run_workflow(unhashed(run_config), attempt.folder, attempt.progress, PASSES)
 
     def facts(self, folder: Path) -> Facts:
         """Losses in nats a response token, what was trained on, the curve as table and plot."""

@@ -22,22 +22,15 @@ from typing import Any
 from benchmarks.gpu.awq_correctness import check
 from benchmarks.gpu.awq_run import RATIOS
 from benchmarks.gpu.awq_work import work
-from benchmarks.gpu.machine import Ceilings, description, measured_ceilings
-from benchmarks.gpu.models import PHI35_SHAPE, save_random_phi3, save_random_tokens, weight_bytes
+from benchmarks.gpu.machine import Ceilings, description, measured_ceilings, require_cuda
+from benchmarks.gpu.models import PHI35_SHAPE, SMALL, save_random_phi3, save_random_tokens, weight_bytes
 
-SMALL = {
-    "hidden_size": 512,
-    "intermediate_size": 1024,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-}
 GROUP_SIZE = 128
 
 
 def main() -> None:
     options = _options()
-    _require_cuda()
+    require_cuda()
     seed = time.time_ns() % 2**31
     print(f"{description()}\nseed {seed}\n")
     for group_size in (32, GROUP_SIZE):
@@ -55,13 +48,6 @@ def main() -> None:
             _phi35(options, Path(temporary), seed, ceilings)
         if "smollm2" in options.parts:
             _smollm2(options, Path(temporary))
-
-
-def _require_cuda() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise SystemExit("benchmarks.gpu: PyTorch finds no NVIDIA GPU here; it needs one, and PyTorch built for CUDA")
 
 
 def _options() -> argparse.Namespace:

@@ -55,8 +55,9 @@ def _press(options: argparse.Namespace) -> tuple[dict[str, float], float, Any]:
     import torch
 
     import resources.olive.passes.awq  # noqa: F401
-    from resources.olive.awq_model import PASSES, awq_run_config, batch_size, unhashed
+    from resources.olive.awq_model import PASSES, awq_run_config, batch_size
     from resources.olive.phases import timed_phases
+    from resources.olive.unhashed import unhashed
     from resources.olive.workflow import run_workflow
 
     tokens = len(json.loads(options.samples.read_text(encoding="utf-8"))[0])

@@ -16,6 +16,14 @@ class Ceilings:
     tf32: float
 
 
+def require_cuda() -> None:
+    """End the benchmark with a line that says so where PyTorch finds no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        raise SystemExit("benchmarks.gpu: PyTorch finds no NVIDIA GPU here; it needs one, and PyTorch built for CUDA")
+
+
 def description() -> str:
     """One line: the GPU, its memory and driver, and the versions of what runs on it."""
     import platform

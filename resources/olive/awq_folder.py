@@ -30,9 +30,10 @@ def load_dequantized(
     """
     _check_quantized(folder)
     model = _load(folder, dtype, trust_remote_code)
+    model.to(device)  # pyright: ignore[reportArgumentType]  # int4 travels, and is unpacked where that is fast
     _replace_quantized(model)
     _forget_quantizer(model)
-    return model.to(device).eval()  # pyright: ignore[reportArgumentType]
+    return model.eval()
 
 
 def save_dequantized(folder: Path, out: Path, trust_remote_code: bool = False) -> None:

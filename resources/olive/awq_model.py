@@ -74,13 +74,6 @@ def numbered(olive_passes: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, A
     return {f"pass_{number}": dict(one) for number, one in enumerate(olive_passes)}
 
 
-def unhashed(run_config: Mapping[str, Any]) -> dict[str, Any]:
-    """`run_config` for a run with a cache of its own, to which Olive need not hash the base model (hf_folder.py)."""
-    settings = dict(run_config["input_model"])
-    folder = settings.pop("model_path")
-    return {**run_config, "input_model": settings | {"type": "OlivePressHfFolder", "folder": folder}}
-
-
 def calibration_data(samples_file: Path, batch_size: int = 1) -> dict[str, Any]:
     """Olive's data config "calibration" that reads `samples_file`."""
     return {

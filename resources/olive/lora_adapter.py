@@ -38,7 +38,7 @@ def lora_run_config(
     """Olive's run config: the folder `awq_model` and the JSON lines in `rows` in, a PEFT adapter folder out.
 
     checkpoints: folder that outlives an interrupted run; a training goes on from what it finds there.
-    device: "cpu" trains in float32, which computes alike on every CPU; "cuda" in bfloat16 with gradient checkpointing.
+    device: "cpu" trains in float32, which computes alike on every CPU; "cuda" in bfloat16.
     Olive's own accelerator is the CPU whatever the device, because it only decides which passes are offered.
     """
     cpu = {"device": "cpu", "execution_providers": ["CPUExecutionProvider"]}
@@ -82,7 +82,6 @@ def training_args(checkpoints: Path, options: LoraOptions, device: str) -> dict[
         "warmup_steps": options.warmup_steps,
         "seed": options.seed,
         "use_cpu": device == "cpu",
-        "gradient_checkpointing": device == "cuda",
         "save_strategy": "steps",
         "save_steps": options.checkpoint_steps,
         "save_total_limit": KEPT_CHECKPOINTS,

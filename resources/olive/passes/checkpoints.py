@@ -48,7 +48,12 @@ def step_of(checkpoint: Path) -> int:
 
 def _digests(checkpoint: Path) -> dict[str, str]:
     return {
-        file.relative_to(checkpoint).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        file.relative_to(checkpoint).as_posix(): _digest(file)
         for file in sorted(checkpoint.rglob("*"))
         if file.is_file() and file.name != SEAL
     }
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

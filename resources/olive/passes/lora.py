@@ -19,6 +19,8 @@ from olive.passes.pytorch.lora import LoRA
 from resources.context import check_fits, rope_switch
 from resources.errors import ConfigurationError, StageError
 from resources.olive.awq_folder import load_dequantized
+from resources.olive.passes import hf_folder  # noqa: F401  # registers what run configs name
+from resources.olive.passes.activation_memory import adapter_size, needs_checkpointing
 from resources.olive.passes.checkpoints import keep_whole, step_of
 from resources.olive.passes.response_rows import ResponseRow, tokenised_rows, training_order
 from resources.olive.passes.response_trainer import ResponseTrainer
@@ -49,9 +51,18 @@ class OlivePressLora(LoRA):
         }
 
     def load_base_pytorch_model(self, model_handler: HfModelHandler, config: Any, **_: Any) -> PreTrainedModel:
-        """The model with float weights of the same values as its quantized ones."""
+        """The model with float weights of the same values as its quantized ones.
+
+        From here on `config` says whether activations are computed twice (activation_memory.py).
+        """
         trusted = bool(model_handler.get_load_kwargs().get("trust_remote_code"))
-        return load_dequantized(Path(model_handler.model_path), config.torch_dtype, config.device, trusted)
+        model = load_dequantized(Path(model_handler.model_path), config.torch_dtype, config.device, trusted)
+        tokens = config.max_tokens * config.training_args.extra_args["per_device_train_batch_size"]
+        twice = needs_checkpointing(model, tokens, adapter_size(model, config.target_modules, config.r))
+        config.training_args.gradient_checkpointing = twice
+        if twice:
+            current_progress().log(f"gradient checkpointing: {tokens} tokens do not fit into the GPU at once without")
+        return model
 
     def init_adapters(self, model: PreTrainedModel, config: Any, **kwargs: Any) -> PeftModel:
         """The model with a fresh adapter, drawn from the seed, on target modules that it has."""
@@ -78,7 +89,7 @@ class OlivePressLora(LoRA):
             train_dataset=[rows[row].sample() for row in order],
             data_collator=lambda samples: self.collate_batch(samples, tokenizer),
         )
-        _train(trainer, Path(arguments.output_dir))
+        _train(trainer, Path(str(arguments.output_dir)))
         folder = Path(output_model_path) / "adapter"
         _save_adapter(model, folder)
         _save_curve(trainer, [rows[row] for row in order], {"rows": len(rows), "dropped_rows": dropped}, folder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_callback import PrinterCallback
 
 from resources.errors import StageError
+from resources.olive.passes.checkpoint_pace import CheckpointPace
 from resources.olive.passes.checkpoints import PREFIX, seal
 from resources.progress import Progress
 
@@ -82,14 +85,33 @@ def _loss(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
 
 
 class _Reporter(TrainerCallback):
-    """Tells the progress after each step, and seals each checkpoint."""
+    """Tells the progress after each step, keeps the pace of the checkpoints, and seals each beside the training."""
 
     def __init__(self, progress: Progress) -> None:
         self.progress = progress
+        self._pace = CheckpointPace()
+        self._began = 0.0
+        self._sealer = ThreadPoolExecutor(1)
+        self._sealing: Future[None] | None = None
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
         if logs and "loss" in logs:
             self.progress.step("lora", state.global_step, state.max_steps, f"loss {logs['loss']:.2f}")
 
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._began = time.monotonic()
+        is_last = state.global_step >= state.max_steps
+        control.should_save = control.should_save and (is_last or self._pace.is_due(self._began))
+        if control.should_save:
+            self._wait()  # the Trainer drops the oldest checkpoint, so that the one before must be whole
+
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        seal(Path(args.output_dir) / f"{PREFIX}{state.global_step}")
+        self._pace.saved(self._began, time.monotonic())
+        self._sealing = self._sealer.submit(seal, Path(args.output_dir) / f"{PREFIX}{state.global_step}")
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self._wait()
+
+    def _wait(self) -> None:
+        if self._sealing is not None:
+            self._sealing.result()

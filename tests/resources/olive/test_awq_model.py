@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from resources.errors import ConfigurationError
-from resources.olive.awq_model import accepted_group_sizes, awq_run_config, batch_size, check_group_size, unhashed
+from resources.olive.awq_model import accepted_group_sizes, awq_run_config, batch_size, check_group_size
+from resources.olive.unhashed import unhashed
 
 SMOLLM2 = {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9, "num_key_value_heads": 3}
 

@@ -9,8 +9,9 @@ import pytest
 
 from resources.calibration_text import calibration_part, measuring_part, read, token_samples
 from resources.olive.awq_folder import load_dequantized
-from resources.olive.awq_model import PASSES, awq_run_config, unhashed
+from resources.olive.awq_model import PASSES, awq_run_config
 from resources.olive.phases import timed_phases
+from resources.olive.unhashed import unhashed
 from resources.olive.workflow import run_workflow
 from resources.perplexity import perplexity
 from resources.progress import RecordedProgress
