@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 from assets.stage import Attempt, Facts, Part
 from resources.context import rope_switch
 from resources.olive.awq_folder import save_dequantized
+from resources.olive.cuda_graph import remove_branches
 from resources.olive.graph_checks import check_codes, check_options, check_weights, read_arrived
 from resources.olive.graph_passes import run_graph_passes
 from resources.olive.onnx_model import PASSES, GraphOptions, graph_run_config
@@ -114,6 +115,8 @@ def build_graph(
                 check_codes(model.graph, awq_model)
             else:
                 check_weights(model.graph, source)
+    if options.provider == "cuda":
+        remove_branches(model.graph)
     # the builder stamps the commit of whatever git repository lies around its installation
     model.producer_version = (model.producer_version or "").partition("+")[0]
     ir.save(model, folder / GRAPH_FILE)

@@ -17,6 +17,7 @@ from assets.experiment import OnnxModelSpec
 from assets.onnx_graph import ARRIVED_FILE, GRAPH_FILE, TOOLS, OnnxGraph, describe, folder_bytes, write_json
 from assets.stage import Attempt, Facts, Stage
 from resources.errors import ConfigurationError, StageError
+from resources.olive.baked_adapter import bake_graphs
 from resources.olive.graft import graft_adapter
 from resources.olive.pass_list import check_list, check_parameters, pass_tools
 from resources.olive.targets import TARGETS
@@ -77,6 +78,8 @@ class OnnxModel(Stage):
         graph, adapter = attempt.inputs["onnx_graph"], attempt.inputs["lora_adapter"]
         self._check_bits(json.loads((graph / ARRIVED_FILE).read_text(encoding="utf-8")))
         grafted = graft_adapter(graph, adapter, attempt.folder, self.spec().adapter)
+        if self.spec().provider == "cuda":
+            bake_graphs(graph, attempt.folder, self.spec().adapter)
         arrived = json.loads((graph / ARRIVED_FILE).read_text(encoding="utf-8"))
         (attempt.folder / ARRIVED_FILE).unlink()  # the link, not the part's file
         write_json(attempt.folder / ARRIVED_FILE, arrived | {"grafted": grafted})

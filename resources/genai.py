@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from resources.errors import ConfigurationError
+from resources.olive.baked_adapter import GRAPH_FILE, baked_graph
 
 CONFIG_FILE = "genai_config.json"
 GRAPH_SUMMARY = "graph.json"
@@ -68,14 +69,13 @@ class GenaiModel:
         if not (folder / CONFIG_FILE).is_file():
             raise ConfigurationError(str(folder), f"no {CONFIG_FILE}", "an ONNX Runtime GenAI folder")
         self._check_adapter(folder, adapter)
-        og: Any = import_module("onnxruntime_genai")  # it ships no types
-        self._og = og
+        self._og: Any = import_module("onnxruntime_genai")  # it ships no types
+        self._folder = folder
+        self._adapter = adapter
+        self._models: dict[str, Any] = {}  # by the file of their graph
         try:
-            self._model = og.Model(str(folder))
-            self._tokenizer = og.Tokenizer(self._model)
-            self._adapters = og.Adapters(self._model)
-            for name in adapter_names(folder):
-                self._adapters.load(str(folder / "adapters" / (name + ADAPTER_SUFFIX)), name)
+            self._tokenizer = self._og.Tokenizer(self._model())
+            self._adapters = self._load_adapters()
         except RuntimeError as error:  # what onnxruntime_genai raises for everything
             raise ConfigurationError(
                 str(folder),
@@ -86,8 +86,6 @@ class GenaiModel:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
         self._context_length: int = config["model"]["context_length"]
         self._rope_switch = _rope_switch(folder, config["model"]["type"])
-        self._folder = folder
-        self._adapter = adapter
 
     def use_adapter(self, adapter: str | None) -> None:
         """Answer with `adapter` from now on; an unknown name is a ConfigurationError."""
@@ -110,7 +108,7 @@ class GenaiModel:
         if room < 1:
             raise ConfigurationError("prompt", f"{len(token_ids)} tokens", f"fewer than {self._context_length}")
         started = time.perf_counter()
-        generator = self._open_generator(len(token_ids) + min(max_new_tokens, room))
+        generator = self.open_generator(len(token_ids) + min(max_new_tokens, room))
         generator.append_tokens(token_ids)
         stream = self._tokenizer.create_stream()
         stops = set(self._tokenizer.eos_token_ids)
@@ -132,13 +130,35 @@ class GenaiModel:
                 on_text(pieces[-1])
         return Generation("".join(pieces).strip(), tokens, time.perf_counter() - started, first)
 
-    def _open_generator(self, max_length: int) -> Any:
-        params = self._og.GeneratorParams(self._model)
+    def open_generator(self, max_length: int) -> Any:
+        """A generator of ONNX Runtime GenAI with the adapter in use, greedy, with room for `max_length` tokens."""
+        model = self._model()
+        params = self._og.GeneratorParams(model)
         params.set_search_options(max_length=max_length, do_sample=False)
-        generator = self._og.Generator(self._model, params)
-        if self._adapter is not None:
+        generator = self._og.Generator(model, params)
+        if self._adapter is not None and self._baked() is None:
             generator.set_active_adapter(self._adapters, self._adapter)
         return generator
+
+    def _model(self) -> Any:
+        """The graph that answers with the adapter in use, opened the first time; each holds the base's weights."""
+        graph = self._baked() or GRAPH_FILE
+        if graph not in self._models:
+            config = self._og.Config(str(self._folder))
+            config.overlay(json.dumps({"model": {"decoder": {"filename": graph}}}))
+            self._models[graph] = self._og.Model(config)
+        return self._models[graph]
+
+    def _baked(self) -> str | None:
+        """The graph for the adapter in use and no other; None where the folder's own graph is for all of them."""
+        graph = baked_graph(self._adapter)
+        return graph if (self._folder / graph).is_file() else None
+
+    def _load_adapters(self) -> Any:
+        adapters = self._og.Adapters(self._model())
+        for name in adapter_names(self._folder):
+            adapters.load(str(self._folder / "adapters" / (name + ADAPTER_SUFFIX)), name)
+        return adapters
 
     @staticmethod
     def _check_adapter(folder: Path, adapter: str | None) -> None:

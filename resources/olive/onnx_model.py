@@ -49,6 +49,8 @@ def builder_options(options: GraphOptions) -> dict[str, str]:
         "fuse_qkv": "false",  # one node per projection, as LoRA names them
         "hf_token": "false",  # nothing is fetched
     }
+    if options.provider == "cuda":
+        plain["enable_cuda_graph"] = "true"  # only genai_config.json says so; resources/olive/cuda_graph.py
     if options.precision is not None:
         return plain
     return plain | {"accuracy_level": str(options.accuracy_level), **HEAD_OPTIONS[options.head]}

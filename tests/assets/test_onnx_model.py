@@ -117,6 +117,18 @@ def test_part_keeps_its_key_whatever_the_adapter_is_called(made, tmp_path):
     assert OnnxGraph(made.experiment).key({"awq_model": "b"}).id != key.id
 
 
+def test_for_cuda_each_answer_has_a_graph_of_its_own_over_the_same_weights(made, tmp_path):
+    experiment = open_experiment(tmp_path, provider="cuda")
+    graph = produce(OnnxGraph(experiment), tmp_path / "onnx_graph", awq_model=made.awq_model)
+    inputs = {"awq_model": made.awq_model, "lora_adapter": made.adapter, "onnx_graph": graph}
+    folder = produce(OnnxModel(experiment), tmp_path / "onnx_model", **inputs)
+    names = set(digests(folder)) - set(digests(made.model))
+    assert names == {"base.onnx", "model-travel.onnx", "model-travel.onnx.data"}
+    assert digests(folder)["base.onnx"] == digests(graph)["model.onnx"]
+    again = produce(OnnxModel(experiment), tmp_path / "again" / "onnx_model", **inputs)
+    assert digests(again) == digests(folder)
+
+
 def test_graph_is_built_again_only_for_code_that_builds_it():
     modules = implementing_modules(OnnxGraph.__module__)
     assert "resources.olive.passes.genai_builder" in modules
