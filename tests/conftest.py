@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import os
+import signal
 
+# In the background of a shell SIGINT is ignored, and Dagster, which takes it for a handler to put back, has SIGTERM
+# ignored as well: then no pool of processes could be ended.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.update({"OLIVE_DISABLE_TELEMETRY": "1", "OTEL_SDK_DISABLED": "true"})
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -38,8 +38,12 @@ def azure_workspace():
 def contents(azure_workspace, tmp_path_factory):
     """Two artifacts that no other test has; their blobs and the model are removed at the end."""
     home, seed = tmp_path_factory.mktemp("live") / "home", uuid.uuid4().int
+
+    def make(number: int, folder: Path) -> None:
+        make_folder(folder, seed + number)
+
     digests = [
-        Store(home).build(Key({"recipe": "live", "n": n}), lambda folder, _, n=n: make_folder(folder, seed + n)).entry
+        Store(home).build(Key({"recipe": "live", "n": n}), lambda folder, _, n=n: make(n, folder)).entry
         for n in range(2)
     ]
     yield home, [entry.digest for entry in digests]
