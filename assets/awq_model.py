@@ -23,6 +23,7 @@ from resources.olive.pass_list import check_list, check_parameters, pass_tools
 from resources.olive.unhashed import unhashed
 from resources.olive.workflow import run_workflow
 from resources.perplexity import perplexity
+from resources.placement import placed
 
 METRICS = "awq_metrics.json"
 LAYERS = "awq_layers.json"  # what the pass leaves beside the weights
@@ -140,10 +141,11 @@ class AwqModel(Stage):
             local_files_only=True,
             trust_remote_code=trusted,
         )
-        before = perplexity(base.to(attempt.device).eval(), measuring)
+        before = perplexity(placed(base.eval(), attempt.device), measuring)
         del base  # two models need not fit side by side
         attempt.progress.step("perplexity", 1, 2, f"float {before:.2f}")
-        after = perplexity(load_dequantized(attempt.folder, dtype, attempt.device, trusted), measuring)
+        quantized = load_dequantized(attempt.folder, dtype, attempt.device, trusted, whole=False)
+        after = perplexity(placed(quantized, attempt.device), measuring)
         attempt.progress.step("perplexity", 2, 2, f"float {before:.2f}, awq {after:.2f}")
         return {"float_perplexity": before, "awq_perplexity": after}
 

@@ -24,6 +24,7 @@ from resources.memory_need import (
     largest_that_fits,
     lora_gpu_need,
     lora_host_need,
+    module_gpu_need,
 )
 from resources.olive.awq_model import batch_size
 
@@ -65,7 +66,7 @@ def check_gpu_memory(stage: str, experiment: Experiment, inputs: Mapping[str, Pa
         work = lora_work(experiment, inputs)
         _check(stage, lora_gpu_need(shape, work), room, _lora_remedies(shape, work, room, lora_gpu_need))
     else:
-        _check(stage, float32_need(shape), room, [])
+        _check(stage, module_gpu_need(shape), room, [])
 
 
 def check_host_memory(
@@ -115,8 +116,6 @@ def _longest_row(file: Path) -> int:
 
 def _awq_remedies(shape: ModelShape, work: AwqWork, room: Memory) -> list[str]:
     remedies: list[str] = []
-    if work.measure_samples and awq_gpu_need(shape, replace(work, measure_samples=0), room.whole).bytes <= room.free:
-        remedies.append("awq_model.measure_samples: 0")
     for name, least in (("samples", 1), ("tokens", 16)):
         now = getattr(work, name)
 

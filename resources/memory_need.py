@@ -84,6 +84,11 @@ class ModelShape:
         return self.vocabulary * self.hidden
 
     @property
+    def largest_module(self) -> int:
+        """Parameters of the module that has most."""
+        return max(self.embedding_parameters, *(inputs * outputs for inputs, outputs in self.projections.values()))
+
+    @property
     def parameters(self) -> int:
         return self.layers * self.layer_parameters + self.embedding_parameters * (1 if self.tied else 2)
 
@@ -120,7 +125,7 @@ class LoraWork:
 
 
 def awq_gpu_need(shape: ModelShape, work: AwqWork, whole: int) -> Need:
-    """GPU memory: that of one layer and its tokens, or of the whole model where its perplexity is measured.
+    """GPU memory: that of one layer and its tokens, or of one module and its logits while perplexity is measured.
 
     whole: bytes of memory that the GPU has.
     """
@@ -134,7 +139,7 @@ def awq_gpu_need(shape: ModelShape, work: AwqWork, whole: int) -> Need:
         "tokens inside a layer": inside * RESERVED,
     }
     logits = (shape.dtype_bytes + 8) * work.tokens * shape.vocabulary
-    measuring = {"whole model, to measure its perplexity": shape.dtype_bytes * shape.parameters, "logits": logits}
+    measuring = {"largest module": shape.dtype_bytes * shape.largest_module, "logits": logits}
     needs = [Need(quantizing), *([Need(measuring)] if work.measure_samples else [])]
     return max(needs, key=lambda need: need.bytes)
 
@@ -152,6 +157,11 @@ def lora_gpu_need(shape: ModelShape, work: LoraWork) -> Need:
             "logits": LORA_LOGIT * tokens * shape.vocabulary,
         }
     )
+
+
+def module_gpu_need(shape: ModelShape) -> Need:
+    """GPU memory, at least, of dequantized weights in float32 that may go there module by module (placement.py)."""
+    return Need({"largest module": 4 * shape.largest_module})
 
 
 def float32_need(shape: ModelShape) -> Need:

@@ -28,9 +28,11 @@ QUIET = {
     "PYTHONWARNINGS": "ignore",
     **TELEMETRY_OFF,
 }
-# Threads that wait for each other spin, unless they are told to sleep: beside another worker they then keep its threads
-# from the cores, and both take five times as long. How many threads there are, and so every result, stays the same.
-SLEEPING = {"OMP_WAIT_POLICY": "PASSIVE"}
+# Threads that wait spin 300,000 times, GNU OpenMP's default, before they sleep: beside another worker they
+# keep its threads from the cores. Where they sleep at once, waking takes longer than most products of a small model.
+# How many threads there are, and so every result, stays the same (docs/gpu.md, "Threads").
+WAITING = {"GOMP_SPINCOUNT": "2000"}
+OWN_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # the count would overrule a policy
 # Their drivers do not survive a fork, and whether a library woke them while it was imported cannot be known.
 ACCELERATORS = (Path("/proc/driver/nvidia"), Path("/dev/kfd"), Path("/dev/dxg"))
 
@@ -38,11 +40,11 @@ ACCELERATORS = (Path("/proc/driver/nvidia"), Path("/dev/kfd"), Path("/dev/dxg"))
 def worker_environment(
     inherited: Mapping[str, str] = os.environ, usable: int | None = None, visible: int | None = None
 ) -> dict[str, str]:
-    """What is in a worker's environment beside what is `inherited`, where the user's own settings of threads stay.
+    """What a worker's environment has beside what is `inherited`; the user's own settings of threads stay.
 
     usable, visible: the cores that it may keep busy and those that it sees, of this machine where they are not told.
     """
-    threads = dict(SLEEPING)
+    threads = {} if any(name in inherited for name in OWN_WAITING) else dict(WAITING)
     if (usable or cores()) < (visible or visible_cores()):  # or a container on a large machine starts far too many
         threads["OMP_NUM_THREADS"] = str(usable or cores())
     return QUIET | {name: inherited.get(name, value) for name, value in threads.items()}

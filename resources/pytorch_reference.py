@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from resources.placement import placed
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -20,8 +22,8 @@ class PytorchReference:
 
         from resources.olive.awq_folder import load_dequantized
 
-        base = load_dequantized(awq_model, device=device, trust_remote_code=trust_remote_code)
-        self._model: Any = PeftModel.from_pretrained(base, str(lora_adapter)).eval()
+        base = load_dequantized(awq_model, "float32", device, trust_remote_code, whole=False)
+        self._model: Any = placed(PeftModel.from_pretrained(base, str(lora_adapter)).eval(), device)
         self._device = device
 
     def logits(self, token_ids: Sequence[int], adapted: bool) -> np.ndarray:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from resources.errors import StageError
+from resources.placement import fits
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,16 +22,18 @@ LOADED_WRONGLY = ("missing_keys", "unexpected_keys", "mismatched_keys", "error_m
 
 
 def load_dequantized(
-    folder: Path, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False
+    folder: Path, dtype: str = "float32", device: str = "cpu", trust_remote_code: bool = False, whole: bool = True
 ) -> PreTrainedModel:
     """The model in `folder` with every quantized layer replaced by a float one of the same (dequantized) values.
 
-    The model is in eval mode, has no quantization config any more and can be trained. A folder that is not
-    olive-quantized, and any missing, unexpected or misshapen weight, is a StageError.
+    The model is in eval mode, has no quantization config any more and can be trained. Where it need not be `whole` on
+    `device` (placement.py) and does not fit, it stays on the CPU. A folder that is not olive-quantized, and any
+    missing, unexpected or misshapen weight, is a StageError.
     """
     _check_quantized(folder)
     model = _load(folder, dtype, trust_remote_code)
-    model.to(device)  # pyright: ignore[reportArgumentType]  # int4 travels, and is unpacked where that is fast
+    if whole or fits(_dequantized_bytes(model), device):
+        model.to(device)  # pyright: ignore[reportArgumentType]  # int4 travels, and is unpacked where that is fast
     _replace_quantized(model)
     _forget_quantizer(model)
     return model.eval()
@@ -77,6 +80,14 @@ def _load(folder: Path, dtype: str, trust_remote_code: bool) -> PreTrainedModel:
         listed = "; ".join(f"{kind}: {', '.join(names[:3])} ({len(names)})" for kind, names in wrong.items())
         raise StageError("awq_model", f"the weights in {folder} do not fit its configuration: {listed}")
     return model
+
+
+def _dequantized_bytes(model: PreTrainedModel) -> int:
+    from olive.common.quant.nn import QuantModule
+
+    quantized = [module for module in model.modules() if isinstance(module, QuantModule)]
+    unpacked: Any = sum(module.rows * module.cols for module in quantized) * model.dtype.itemsize
+    return unpacked + sum(parameter.nbytes for parameter in model.parameters())
 
 
 def _replace_quantized(module: nn.Module) -> None:

@@ -19,6 +19,7 @@ from resources.memory_need import (
     largest_that_fits,
     lora_gpu_need,
     lora_host_need,
+    module_gpu_need,
 )
 
 GB = 1_000_000_000
@@ -87,9 +88,16 @@ def test_awq_keeps_hidden_states_in_the_machine_where_the_gpu_is_small(phi):
     assert large.parts["hidden states"] > 7 * small.parts["hidden states"]
 
 
-def test_measuring_puts_the_whole_base_model_on_the_gpu(phi):
-    need = awq_gpu_need(phi, replace(CALIBRATION, measure_samples=4), 150 * GB)
-    assert need.bytes > 7.64 * GB and next(iter(need.parts)).startswith("whole model")
+def test_measuring_needs_no_more_than_quantizing(phi):
+    """Where the whole base model does not fit, one module of it is on the GPU at a time."""
+    measured, plain = (awq_gpu_need(phi, replace(CALIBRATION, measure_samples=n), 8 * GB) for n in (4, 0))
+    assert measured == plain and measured.bytes < 8 * GB
+    huge = replace(phi, vocabulary=400_000)
+    assert "logits" in awq_gpu_need(huge, AwqWork(1, 512, 1, 4), 8 * GB).parts
+
+
+def test_comparing_with_the_graph_needs_one_module_at_a_time(phi):
+    assert module_gpu_need(phi).bytes == 4 * 32_064 * 3072
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 4}, {"tokens": 128}, {"r": 32}])

@@ -76,3 +76,20 @@ def test_an_unquantized_folder_is_an_error(tiny_llama, tmp_path):
         load_dequantized(tiny_llama)
     with pytest.raises(StageError, match="no quantization; accepted: olive"):
         load_dequantized(tmp_path)
+
+
+def test_a_model_that_a_device_does_not_hold_stays_on_the_cpu_and_computes_the_same(quantized):
+    """Sizes are known before anything is unpacked, and an adapter goes along."""
+    import torch
+
+    from resources.olive import awq_folder
+    from resources.placement import module_by_module
+
+    packed = awq_folder._load(quantized, "float32", False)
+    size = awq_folder._dequantized_bytes(packed)
+    model = load_dequantized(quantized, whole=False)
+    assert size == pytest.approx(sum(parameter.nbytes for parameter in model.parameters()), rel=0.01)  # no biases
+    ids = torch.arange(40)[None]
+    with torch.inference_mode():
+        whole = model(ids).logits
+        assert torch.equal(module_by_module(model, "cpu")(ids).logits, whole)
