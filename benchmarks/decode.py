@@ -79,8 +79,8 @@ def main() -> None:
         print(_compared(awq_model, made, prompts), "\n")
         measured = rows()
         for prompt in prompts:
-            _measure(made, measured, prompt, options.rounds)
-        print(_table(measured, options.lengths))
+            measure(made, measured, prompt, options.rounds)
+        print(table(measured, options.lengths))
         print(f"\n{_switching(made, prompts[0], options.rounds)}\n")
         print(_llama(options.llama, awq_model, made, prompts, options.rounds))
 
@@ -113,14 +113,14 @@ def _press(awq_model: Path, made: Path, seed: int) -> None:
     build_graph(awq_model, GraphOptions("cpu", "int8", 4), made / "graph", RecordedProgress())
     adapters = {"small": (("q_proj", "v_proj"), 8), "wide": (ALL, 16), "narrow": (ALL, 8)}
     for number, (name, (targets, rank)) in enumerate(adapters.items()):
-        _save_adapter(awq_model, made / f"peft-{name}", targets, rank, seed + number)
+        save_adapter(awq_model, made / f"peft-{name}", targets, rank, seed + number)
     for folder, name in (("qv", "small"), ("all", "wide"), ("narrow", "narrow")):
         graft_adapter(made / "graph", made / f"peft-{name}", made / folder, name)
     narrow = "adapters/narrow.onnx_adapter"
     shutil.copyfile(made / "narrow" / narrow, made / "all" / narrow)
 
 
-def _save_adapter(awq_model: Path, folder: Path, targets: Sequence[str], rank: int, seed: int) -> None:
+def save_adapter(awq_model: Path, folder: Path, targets: Sequence[str], rank: int, seed: int) -> None:
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -180,7 +180,7 @@ def _generator(opened: tuple[Any, Any, Any], adapter: str | None, prompt: list[i
     return generator
 
 
-def _measure(made: Path, measured: list[Decoding], prompt: list[int], rounds: int) -> None:
+def measure(made: Path, measured: list[Decoding], prompt: list[int], rounds: int) -> None:
     """Add to each row the seconds a token of `rounds` blocks after `prompt`, all rows in turn, to and fro."""
     opened = {folder: _open(made / folder) for folder in dict.fromkeys(row.folder for row in measured)}
     length = len(prompt) + rounds * BLOCK + 2
@@ -207,7 +207,7 @@ def _head(engine: str, lengths: Sequence[int]) -> list[str]:
     return [f"| {engine}, {THREADS} threads | {columns} |", "|---" * (1 + 2 * len(lengths)) + "|"]
 
 
-def _table(measured: list[Decoding], lengths: Sequence[int]) -> str:
+def table(measured: list[Decoding], lengths: Sequence[int]) -> str:
     lines = _head("ONNX Runtime GenAI", lengths)
     named = {row.name: row for row in measured}
     for row in measured:

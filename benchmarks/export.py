@@ -136,8 +136,8 @@ def save_random_awq_model(folder: Path, layers: int, seed: int) -> None:
     tokenizer().save_pretrained(folder)
 
 
-def save_random_lora(folder: Path, layers: int, seed: int) -> None:
-    """A PEFT adapter of rank RANK on all projections of that model."""
+def save_random_lora(folder: Path, layers: int, seed: int, rank: int = RANK) -> None:
+    """A PEFT adapter of `rank` on all projections of that model."""
     import torch
     from safetensors.torch import save_file
 
@@ -146,11 +146,11 @@ def save_random_lora(folder: Path, layers: int, seed: int) -> None:
     for layer in range(layers):
         for name, (outputs, inputs) in _sizes(PHI35_SHAPE).items():
             module = f"base_model.model.model.layers.{layer}.{name}"
-            tensors[f"{module}.lora_A.weight"] = _random((RANK, inputs), 0.02, generator)
-            tensors[f"{module}.lora_B.weight"] = _random((outputs, RANK), 0.02, generator)
+            tensors[f"{module}.lora_A.weight"] = _random((rank, inputs), 0.02, generator)
+            tensors[f"{module}.lora_B.weight"] = _random((outputs, rank), 0.02, generator)
     folder.mkdir(parents=True)
     save_file(tensors, folder / "adapter_model.safetensors")
-    config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK}
+    config = {"peft_type": "LORA", "r": rank, "lora_alpha": rank}
     (folder / "adapter_config.json").write_text(json.dumps(config), encoding="utf-8")
 
 

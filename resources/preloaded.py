@@ -30,7 +30,7 @@ QUIET = {
 }
 # Threads that wait spin 300,000 times, GNU OpenMP's default, before they sleep: beside another worker they
 # keep its threads from the cores. Where they sleep at once, waking takes longer than most products of a small model.
-# How many threads there are, and so every result, stays the same (docs/gpu.md, "Threads").
+# How many threads there are, and so every result, stays the same (docs/gpu.md).
 WAITING = {"GOMP_SPINCOUNT": "2000"}
 OWN_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")  # the count would overrule a policy
 # Their drivers do not survive a fork, and whether a library woke them while it was imported cannot be known.

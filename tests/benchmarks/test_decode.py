@@ -45,6 +45,15 @@ def test_the_table_has_a_row_of_speeds_for_each_way(tiny_llama):
     assert "llama.cpp is left out" in done.stdout
 
 
+def test_at_phi35s_widths_each_rank_is_measured_beside_none():
+    command = [sys.executable, "-m", "benchmarks.decode_phi35", "--layers", "1", "--rounds", "1", "--seed", "3"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=True)
+    assert "Same greedy token as PyTorch and mean KL on 32 random tokens" in done.stdout
+    table = [line.strip("| ").split(" | ") for line in done.stdout.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in table[2:]] == ["LoRA inputs; no adapter", "adapter of rank 16", "adapter of rank 64"]
+    assert all("%" in row[2] for row in table[2:])
+
+
 def test_a_gguf_file_holds_the_values_of_the_awq_model(tiny_llama, tmp_path):
     import gguf
 
