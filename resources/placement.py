@@ -16,7 +16,9 @@ def fits(size: int, device: str, free: int | None = None) -> bool:
         return True
     if free is None:
         import torch
+        from accelerate.utils.memory import clear_device_cache
 
+        clear_device_cache(garbage_collection=True)  # PyTorch keeps what a model before held
         free = torch.cuda.mem_get_info(device)[0]
     return SHARE * size + BESIDE <= free
 
