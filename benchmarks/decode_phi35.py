@@ -2,7 +2,7 @@
 
 The awq model has random codes (int4 in groups of 128) and the adapters are random. Measured as benchmarks.decode does:
 batch 1, two threads, all in turn. First two layers of the same widths, with an adapter, are compared with PyTorch on a
-fresh random prompt. Needs about 13 GB of memory.
+fresh random prompt. Takes 8 GB of memory, and 8 GB of disk.
 
     python -m benchmarks.decode_phi35 [--layers 32] [--rounds 4] [--seed 0] [--folder FOLDER]
 """
@@ -57,7 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=PHI35_SHAPE["num_hidden_layers"])
     parser.add_argument("--rounds", type=int, default=4, help="blocks of tokens a row")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
-    parser.add_argument("--folder", type=Path, help="for what is made, about 8 GB; else a temporary one")
+    parser.add_argument("--folder", type=Path, help="for what is made, 8 GB; else a temporary one")
     return parser.parse_args()
 
 

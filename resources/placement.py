@@ -14,13 +14,15 @@ def fits(size: int, device: str, free: int | None = None) -> bool:
     """
     if not device.startswith("cuda"):
         return True
-    if free is None:
-        import torch
-        from accelerate.utils.memory import clear_device_cache
+    return SHARE * size + BESIDE <= (free_memory(device) if free is None else free)
 
-        clear_device_cache(garbage_collection=True)  # PyTorch keeps what a model before held
-        free = torch.cuda.mem_get_info(device)[0]
-    return SHARE * size + BESIDE <= free
+
+def free_memory(device: Any) -> int:
+    """Bytes that are free on the GPU `device`, with those that PyTorch keeps there of what was deleted."""
+    import torch
+
+    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + kept
 
 
 def placed(model: Any, device: str, free: int | None = None) -> Any:

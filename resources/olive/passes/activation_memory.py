@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from resources.placement import free_memory
+
 # Values that autograd keeps of a token in a layer with LoRA on every projection, in multiples of the hidden and of the
 # inner size. A model of Phi-3.5-mini's shape kept 93,000 values on an H200, four fifths of these.
 HIDDEN_VALUES, INNER_VALUES = 14, 9
@@ -35,10 +37,6 @@ def adapter_size(model: Any, targets: Sequence[str], rank: int) -> int:
 
 def needs_checkpointing(model: Any, tokens: int, trained: int) -> bool:
     """Whether a step is more than the free memory of the GPU that `model` is on, see step_bytes; never on a CPU."""
-    import torch
-
     if model.device.type != "cuda":
         return False
-    free, _ = torch.cuda.mem_get_info(model.device)
-    held = torch.cuda.memory_reserved(model.device) - torch.cuda.memory_allocated(model.device)
-    return step_bytes(model.config, tokens, trained, model.dtype.itemsize) > ROOM * (free + held)
+    return step_bytes(model.config, tokens, trained, model.dtype.itemsize) > ROOM * free_memory(model.device)
